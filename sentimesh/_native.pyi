@@ -1,0 +1,135 @@
+"""The Rust extension. Batches in, batches out; the GIL is released around the work."""
+
+from collections.abc import Sequence
+from typing import final
+
+def simhash64(texts: Sequence[str]) -> list[int]:
+    """Return the 64-bit SimHash of each text (unsigned), after folding case, links, mentions and white space.
+
+    A text with nothing left to hash gets 0.
+    """
+
+@final
+class NearDuplicateIndex:
+    """Fingerprints of the last ``ttl_ms`` by event time, with exact recall within ``max_distance`` bits.
+
+    The 64 bits are cut into ``max_distance + 1`` blocks: two fingerprints that differ in at most
+    ``max_distance`` bits agree in at least one block (pigeonhole principle). ``max_distance`` is 0 to 7.
+    """
+
+    def __new__(cls, max_distance: int = 3, ttl_ms: int = 3_600_000) -> NearDuplicateIndex: ...
+    def check_and_insert(
+        self, ids: Sequence[str], fingerprints: Sequence[int], timestamps_ms: Sequence[int]
+    ) -> list[str | None]:
+        """Look up, then insert, each entry in order.
+
+        The answer is the id of the first-inserted live entry of another id within ``max_distance``, or None.
+        An id that is in the index already is compared only with entries inserted before it and is not
+        inserted again, so that asking twice gives the same answer twice. Entries older than ``ttl_ms``
+        before the entry asked about do not match, and are evicted as the largest time seen moves on.
+        Raises ValueError when the three sequences differ in length.
+        """
+    def __len__(self) -> int: ...
+
+@final
+class SymbolExtractor:
+    """Finds the tracked assets that a text names.
+
+    ``assets``: (symbol, names, is_english_word) each. A symbol counts as ``$BTC``, ``#btc``, in a pair
+    (``BTC/USD``, ``BTC-USDT``, ``BTCUSDT``), or as a word ``BTC``/``btc``; names as words in any case and as hashtags. A symbol or
+    name that is also an English word counts only with ``$`` or ``#``, in a pair, or near a crypto context word.
+    Links and @mentions never count.
+    """
+
+    def __new__(
+        cls, assets: Sequence[tuple[str, Sequence[tuple[str, bool]], bool]], context_words: Sequence[str]
+    ) -> SymbolExtractor: ...
+    def extract(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return each text's symbols, each once, in order of first appearance."""
+
+@final
+class WindowStats:
+    """One symbol over one span of time."""
+
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def start_ms(self) -> int: ...
+    @property
+    def end_ms(self) -> int: ...
+    @property
+    def polarity(self) -> float:
+        """Mean polarity weighted by engagement_weight * credibility_score; 0.0 without weight."""
+    @property
+    def credibility(self) -> float:
+        """Mean credibility; 0.0 without posts."""
+    @property
+    def post_count(self) -> int: ...
+    @property
+    def unique_authors(self) -> int: ...
+    @property
+    def platform_counts(self) -> dict[str, int]: ...
+    @property
+    def revision(self) -> int:
+        """0 for a window's first closing, and for live reads."""
+
+@final
+class SlideCount:
+    """A sliding window that holds at least ``spike_min_mentions``."""
+
+    @property
+    def symbol(self) -> str: ...
+    @property
+    def end_ms(self) -> int: ...
+    @property
+    def mention_count(self) -> int: ...
+    @property
+    def baseline_rate(self) -> float:
+        """Mentions per sliding window over the baseline span before the window (what there is of it, ten minutes at least)."""
+    @property
+    def platform_counts(self) -> dict[str, int]: ...
+
+@final
+class BatchResult:
+    @property
+    def statuses(self) -> list[str]:
+        """One a message: accepted, duplicate, late, low_credibility, untracked or malformed."""
+    @property
+    def errors(self) -> dict[int, str]:
+        """Index of a malformed message to what is wrong with it."""
+    @property
+    def events(self) -> list[tuple[int, WindowStats | SlideCount]]:
+        """Index of the message whose time brought it about, and the closed window or slide, in order of time."""
+
+@final
+class WindowStore:
+    """Rings of slices, one a tracked symbol, from which every window is read (ARCHITECTURE, time and windows)."""
+
+    def __new__(
+        cls,
+        symbols: Sequence[str],
+        *,
+        window_ms: int = 300_000,
+        slice_ms: int = 10_000,
+        span_ms: int = 7_200_000,
+        allowed_lateness_ms: int = 0,
+        slide_ms: int = 10_000,
+        spike_window_ms: int = 60_000,
+        baseline_ms: int = 3_600_000,
+        spike_min_mentions: int = 10,
+        min_credibility: float = 0.0,
+        start_ms: int | None = None,
+    ) -> WindowStore: ...
+    def add_batch(self, messages: Sequence[bytes], clock_ms: int | None = None) -> BatchResult:
+        """Take serialized ScoredPost messages, in order.
+
+        With ``clock_ms`` the clock is moved there first (system clock); with None it follows the largest
+        event time seen, post by post (event clock).
+        """
+    def advance(self, clock_ms: int) -> list[WindowStats | SlideCount]:
+        """Move the clock (never back) and return what is due, in order of time."""
+    def live(self, symbols: Sequence[str], end_ms: int) -> list[WindowStats]:
+        """Read the trailing ``window_ms`` up to ``end_ms``, rounded up to a whole slice, of each symbol."""
+    @property
+    def clock_ms(self) -> int | None:
+        """None before the first post or advance."""
