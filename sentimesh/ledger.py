@@ -133,7 +133,10 @@ class Exporter:
         if kind is None:
             windows = sorted(self._ledger.windows.items(), key=lambda item: (item[0][1], item[0][0]))
             self._write("aggregates.jsonl", [aggregate for _, aggregate in windows])
-            self._write("spikes.jsonl", sorted(self._ledger.spikes, key=lambda s: (s.detected_at_ms, s.symbol)))
+            spikes: list[ViralSpike] = sorted(
+                self._ledger.spikes, key=lambda spike: (spike.detected_at_ms, spike.symbol)
+            )
+            self._write("spikes.jsonl", spikes)
 
     def on_outcomes(self, stage: str, message: Message | None, outcomes: Sequence[Outcome]) -> None:
         """Write what ends here (see :class:`sentimesh.host.Observer`)."""

@@ -17,6 +17,8 @@ log = structlog.get_logger(__name__)
 
 UNCONFIRMED = 1024
 
+_Sent = tuple[SourcePost, dict[str, str], asyncio.Future[api.PubAck]]
+
 
 class Pump:
     """Publishes what a source yields, in its order; :attr:`published` counts what the broker has confirmed."""
@@ -29,32 +31,30 @@ class Pump:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pump until the source ends or ``stop`` is set; everything sent is confirmed on return."""
-        pending: list[tuple[SourcePost, dict[str, str], asyncio.Future[api.PubAck]]] = []
-        async for post in self._source.posts():
-            subject = f"{RAW.prefix}.{post.raw.platform}"
-            with self._tracing.span("source read", None, {"source": self._source.name, "post": post.identity}):
-                headers = self._tracing.headers()
-            async for attempt in stamina.retry_context(
-                on=(nats.errors.Error, OSError, TimeoutError), attempts=None, timeout=None, wait_max=5.0
-            ):
-                with attempt:
-                    future = await self._bus.publish(subject, post.raw, post.identity, headers)
-            pending.append((post, headers, future))
-            if len(pending) >= UNCONFIRMED:
-                await self._confirm(pending[: UNCONFIRMED // 2])
-                del pending[: UNCONFIRMED // 2]
-            if stop.is_set():
-                break
-        await self._confirm(pending)
+        sent: asyncio.Queue[_Sent | None] = asyncio.Queue(UNCONFIRMED)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._confirm(sent))
+            async for post in self._source.posts():
+                with self._tracing.span("source read", None, {"source": self._source.name, "post": post.identity}):
+                    headers = self._tracing.headers()
+                async for attempt in stamina.retry_context(
+                    on=(nats.errors.Error, OSError, TimeoutError), attempts=None, timeout=None, wait_max=5.0
+                ):
+                    with attempt:
+                        subject = f"{RAW.prefix}.{post.raw.platform}"
+                        future = await self._bus.publish(subject, post.raw, post.identity, headers)
+                await sent.put((post, headers, future))
+                if stop.is_set():
+                    break
+            await sent.put(None)
         log.info("source.ended", source=self._source.name, posts=self.published)
 
-    async def _confirm(self, pending: list[tuple[SourcePost, dict[str, str], asyncio.Future[api.PubAck]]]) -> None:
-        results = await asyncio.gather(*(future for _, _, future in pending), return_exceptions=True)
-        again = [
-            (f"{RAW.prefix}.{post.raw.platform}", post.raw, post.identity, headers)
-            for (post, headers, _), result in zip(pending, results, strict=True)
-            if isinstance(result, BaseException)
-        ]
-        if again:
-            await self._bus.publish_confirmed(again)
-        self.published += len(pending)
+    async def _confirm(self, sent: asyncio.Queue[_Sent | None]) -> None:
+        while (entry := await sent.get()) is not None:
+            post, headers, future = entry
+            try:
+                await asyncio.wait_for(future, 30)
+            except (nats.errors.Error, OSError, TimeoutError):
+                subject = f"{RAW.prefix}.{post.raw.platform}"
+                await self._bus.publish_confirmed([(subject, post.raw, post.identity, headers)])
+            self.published += 1

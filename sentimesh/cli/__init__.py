@@ -1,1 +1,5 @@
-"""TEMP"""
+"""The ``sentimesh`` command."""
+
+from sentimesh.cli.app import main
+
+__all__ = ["main"]
