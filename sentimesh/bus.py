@@ -31,6 +31,7 @@ MESSAGE_ID_HEADER = "Nats-Msg-Id"
 REASON_HEADER = "Sentimesh-Reason"
 # How long the broker remembers message ids; a crashed stage is back long before.
 DUPLICATE_WINDOW_SECONDS = 600.0
+CONNECT_SECONDS = 10.0
 LIVE_SUBJECT = "social.live"
 
 
@@ -80,7 +81,8 @@ class Bus:
 
     async def __aenter__(self) -> Bus:
         try:
-            await self._client.connect(
+            # Reconnecting goes on for ever, a first connection does not.
+            connecting = self._client.connect(
                 self._url.get_secret_value(),
                 name="sentimesh",
                 connect_timeout=5,
@@ -89,9 +91,10 @@ class Bus:
                 allow_reconnect=True,
                 error_cb=self._on_error,
             )
+            await asyncio.wait_for(connecting, CONNECT_SECONDS)
             self._jetstream = self._client.jetstream(timeout=10, publish_async_max_pending=self._max_inflight)
             await self.ensure_streams()
-        except (OSError, nats.errors.Error) as error:
+        except (OSError, TimeoutError, nats.errors.Error) as error:
             await self._close()
             message = (
                 f"the NATS server configured as nats.url cannot be used ({type(error).__name__}): "

@@ -1,0 +1,176 @@
+"""The stage host on a real nats-server, with a stage that does what its input says."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import stamina
+from pydantic import SecretStr
+
+from sentimesh.bus import DEAD_LETTERS, NORMALIZED, RAW, REASON_HEADER, TOPICS, Bus, BusUnavailableError, Topic
+from sentimesh.errors import StorageUnavailableError
+from sentimesh.host import StageWorker, WorkerConfig
+from sentimesh.pb.pipeline_pb2 import DeadLetter, RawPost
+from sentimesh.pb.social_sentiment_pb2 import SocialPost
+from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject
+from sentimesh.telemetry import Metrics, Tracing
+
+
+class ObedientStage:
+    """Forwards, drops, rejects or fails as the raw post's payload tells it."""
+
+    def __init__(self) -> None:
+        self.sequences: list[int] = []
+        self.outages = 1
+
+    async def process(self, batch: Sequence[Delivery[RawPost]]) -> Sequence[Sequence[Outcome]]:
+        outcomes: list[Sequence[Outcome]] = []
+        for delivery in batch:
+            order, _, name = delivery.message.payload.decode().partition(" ")
+            if order == "crash":
+                raise ZeroDivisionError("division by zero")
+            if order == "outage" and self.outages:
+                self.outages -= 1
+                raise StorageUnavailableError("Redis does not answer at localhost: start it")
+            post = SocialPost(post_id=f"twitter:{name}", symbol="BTC", text=order)
+            match order:
+                case "drop":
+                    outcomes.append([Drop(post.post_id, "BTC", "spam")])
+                case "reject":
+                    outcomes.append([Reject("payload has no\nauthor")])
+                case _:
+                    outcomes.append([Forward(post, "BTC", post.post_id)])
+        self.sequences += [delivery.sequence for delivery in batch]
+        return outcomes
+
+    async def tick(self) -> Sequence[Outcome]:
+        return ()
+
+    def session(self) -> ObedientStage:
+        return ObedientStage()
+
+
+@pytest.fixture
+async def bus(nats_url: str) -> AsyncIterator[Bus]:
+    async with Bus(SecretStr(nats_url)) as bus:
+        # A purged stream still knows its message ids: start with new ones.
+        for topic in TOPICS:
+            await bus.jetstream.delete_stream(topic.stream)
+        await bus.ensure_streams()
+        yield bus
+
+
+async def send(bus: Bus, *payloads: str) -> None:
+    for payload in payloads:
+        await (await bus.publish("social.raw.twitter", RawPost(payload=payload.encode()), payload))
+
+
+async def work(bus: Bus, stage: ObedientStage, metrics: Metrics | None = None) -> None:
+    """Run a worker until its stream is finished."""
+    stop = asyncio.Event()
+    worker = StageWorker(
+        "ingest", stage, bus, RAW, RawPost,
+        metrics=metrics or Metrics(), tracing=Tracing("test", None), config=WorkerConfig(batch_size=4),
+    )  # fmt: skip
+    async with asyncio.TaskGroup() as group:
+        group.create_task(worker.run(stop))
+        await asyncio.sleep(0)
+        await idle(bus, worker)
+        stop.set()
+
+
+async def idle(bus: Bus, worker: StageWorker) -> None:
+    async for attempt in stamina.retry_context(on=AssertionError, attempts=None, timeout=60, wait_max=0.05):
+        with attempt:
+            consumers = await bus.jetstream.consumers_info(worker.topic.stream)
+            assert worker.durable in [consumer.name for consumer in consumers]
+            assert await bus.lag(worker.topic, worker.durable) == 0
+
+
+async def stored(bus: Bus, topic: Topic) -> list[bytes]:
+    info = await bus.jetstream.stream_info(topic.stream)
+    if not info.state.messages:
+        return []
+    return [
+        (await bus.jetstream.get_msg(topic.stream, seq)).data or b""
+        for seq in range(info.state.first_seq, info.state.last_seq + 1)
+    ]
+
+
+async def test_outcomes_go_where_they_belong_in_order(bus: Bus) -> None:
+    await send(bus, "go 1", "drop 2", "go 3", "reject 4", "go 5", "go 6")
+    metrics = Metrics()
+    await work(bus, ObedientStage(), metrics)
+    posts = [SocialPost.FromString(data).post_id for data in await stored(bus, NORMALIZED)]
+    assert posts == ["twitter:1", "twitter:3", "twitter:5", "twitter:6"]
+    [letter] = [DeadLetter.FromString(data) for data in await stored(bus, DEAD_LETTERS)]
+    assert (letter.stage, letter.subject, letter.reason) == ("ingest", "social.raw.twitter", "payload has no\nauthor")
+    assert metrics.registry.get_sample_value("social_posts_filtered_total", {"reason": "spam"}) == 1
+    assert metrics.registry.get_sample_value("social_dead_letters_total", {"stage": "ingest"}) == 1
+
+
+async def test_what_is_not_protobuf_becomes_a_dead_letter_with_its_reason(bus: Bus) -> None:
+    await bus.jetstream.publish("social.raw.twitter", b"\xff\xff not protobuf")
+    await send(bus, "go 1")
+    await work(bus, ObedientStage())
+    info = await bus.jetstream.stream_info(DEAD_LETTERS.stream)
+    message = await bus.jetstream.get_msg(DEAD_LETTERS.stream, info.state.last_seq)
+    assert message.subject == "social.dlq.ingest"
+    assert message.headers is not None
+    assert "not a com.verlumen.tradestream.social.RawPost" in message.headers[REASON_HEADER]
+    assert DeadLetter.FromString(message.data or b"").payload == b"\xff\xff not protobuf"
+    assert len(await stored(bus, NORMALIZED)) == 1
+
+
+async def test_a_message_that_breaks_the_stage_is_singled_out_and_the_rest_goes_on(bus: Bus) -> None:
+    await send(bus, "go 1", "crash 2", "go 3")
+    await work(bus, ObedientStage())
+    assert [SocialPost.FromString(d).post_id for d in await stored(bus, NORMALIZED)] == ["twitter:1", "twitter:3"]
+    [letter] = [DeadLetter.FromString(data) for data in await stored(bus, DEAD_LETTERS)]
+    assert letter.reason == "ingest failed on it: ZeroDivisionError: division by zero"
+
+
+async def test_an_outage_is_waited_for_and_loses_nothing(bus: Bus) -> None:
+    await send(bus, "go 1", "outage 2")
+    metrics = Metrics()
+    await work(bus, ObedientStage(), metrics)
+    assert len(await stored(bus, NORMALIZED)) == 2
+    assert await stored(bus, DEAD_LETTERS) == []
+    assert metrics.registry.get_sample_value("social_stage_errors_total", {"stage": "ingest"}) == 1
+
+
+async def test_the_same_outcome_twice_is_stored_once(bus: Bus) -> None:
+    await send(bus, "go 1")
+    await work(bus, ObedientStage())
+    await bus.jetstream.delete_consumer(RAW.stream, "ingest")
+    stage = ObedientStage()
+    await work(bus, stage)
+    assert len(stage.sequences) == 1
+    assert len(await stored(bus, NORMALIZED)) == 1
+
+
+async def test_streams_are_made_idempotently_with_their_retention(bus: Bus, nats_url: str) -> None:
+    async with Bus(SecretStr(nats_url), retention_hours=1):
+        info = await bus.jetstream.stream_info(RAW.stream)
+        assert info.config.max_age == 3600
+    await bus.ensure_streams()
+    info = await bus.jetstream.stream_info(RAW.stream)
+    assert info.config.max_age == 168 * 3600
+
+
+async def test_reading_back_gives_what_came_up_to_a_sequence(bus: Bus) -> None:
+
+    since = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
+    await send(bus, "go 1", "go 2", "go 3")
+    last = (await bus.jetstream.stream_info(RAW.stream)).state.last_seq
+    found = [data async for batch in bus.read_back(RAW, since, last - 1) for data in batch]
+    assert [RawPost.FromString(data).payload for data in found] == [b"go 1", b"go 2"]
+
+
+async def test_a_broker_that_is_not_there_is_one_clear_error() -> None:
+    with pytest.raises(BusUnavailableError, match=r"nats\.url cannot be used"):
+        async with Bus(SecretStr("nats://127.0.0.1:1")):
+            pass
