@@ -1,0 +1,180 @@
+"""Posts through the whole system, seen from outside: NATS in, gRPC out."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import AsyncIterator, Sequence
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from sentimesh.build import now_ms
+from sentimesh.bus import DEAD_LETTERS, REASON_HEADER
+from sentimesh.pb import gateway_pb2, gateway_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
+from sentimesh.pb.pipeline_pb2 import DeadLetter, RawPost
+from sentimesh.source import SourcePost
+from tests.e2e.conftest import System
+
+PACKAGE = "com.verlumen.tradestream.social"
+SERVICES = {
+    "ingest": "IngestService",
+    "filter": "FilterService",
+    "scorer": "ScorerService",
+    "aggregator": "AggregatorService",
+    "gateway": "SentimentGatewayService",
+}
+
+
+def tweet(number: int, text: str, at_ms: int, author: int | None = None) -> RawPost:
+    when = dt.datetime.fromtimestamp(at_ms // 1000, dt.UTC).isoformat().replace("+00:00", "Z")
+    author_id = str(1000 + (number if author is None else author))
+    payload = {
+        "data": {
+            "id": str(number),
+            "text": text,
+            "created_at": when,
+            "lang": "en",
+            "author_id": author_id,
+            "public_metrics": {"retweet_count": 1, "reply_count": 0, "like_count": 5, "quote_count": 0},
+        },
+        "includes": {
+            "users": [
+                {
+                    "id": author_id,
+                    "username": f"user{author_id}",
+                    "created_at": "2015-01-01T00:00:00.000Z",
+                    "verified": False,
+                    "public_metrics": {"followers_count": 900, "following_count": 300, "tweet_count": 4000},
+                }
+            ]
+        },
+    }
+    return RawPost(platform="twitter", payload=json.dumps(payload).encode(), received_at_ms=now_ms(), source="test")
+
+
+class ListSource:
+    """A source of given posts."""
+
+    name = "list"
+
+    def __init__(self, posts: Sequence[RawPost]) -> None:
+        self._posts = posts
+
+    async def posts(self) -> AsyncIterator[SourcePost]:
+        for number, raw in enumerate(self._posts):
+            yield SourcePost(raw, f"list/{number}", raw.received_at_ms)
+
+
+BULLISH = (
+    "Bitcoin breaking out, new highs coming, super bullish here",
+    "just bought more $BTC, this rally has legs and the chart looks great",
+    "#BTC institutions keep buying, price going to the moon soon",
+    "BTC up 8% today, strong momentum and great news all around",
+)
+
+
+async def test_a_handful_of_posts_becomes_a_score_that_the_gateway_serves(system: System) -> None:
+    at_ms = now_ms() - 60_000
+    posts = [tweet(n, text, at_ms + n * 1000) for n, text in enumerate(BULLISH)]
+    posts.append(tweet(50, "lovely weather in the mountains today", at_ms + 9000))
+    await system.stack.run_source(ListSource(posts))
+    await system.stack.finish()
+
+    assert system.ledger.received == 5
+    assert system.ledger.scored == 4
+    assert dict(system.ledger.dropped) == {("ingest", "no_symbol"): 1}
+    assert system.ledger.accounted == 5
+    assert len(system.ledger.latencies_ms) == 4
+
+    async with grpc.aio.insecure_channel(system.stack.addresses["gateway"]) as channel:
+        stub = gateway_pb2_grpc.SentimentGatewayServiceStub(channel)
+        answer = (
+            await stub.GetSocialSentiment(gateway_pb2.GetSocialSentimentRequest(symbol="btc"), timeout=10)
+        ).sentiment
+        assert answer.data_available
+        assert answer.source == gateway_pb2.SENTIMENT_SOURCE_REDIS
+        assert answer.aggregate.post_count == 4
+        assert answer.aggregate.unique_authors == 4
+        assert dict(answer.aggregate.platform_breakdown) == {"twitter": 4}
+        assert answer.aggregate.polarity > 0.3
+        assert answer.directional_score > 0.6
+
+        nothing = (
+            await stub.GetSocialSentiment(gateway_pb2.GetSocialSentimentRequest(symbol="XMR"), timeout=10)
+        ).sentiment
+        assert nothing.social_sentiment_score == 0.5
+
+        listed = await stub.ListSymbols(gateway_pb2.ListSymbolsRequest(), timeout=10)
+        assert [s.symbol for s in listed.symbols] == sorted(system.settings.symbols)
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.GetSocialSentiment(gateway_pb2.GetSocialSentimentRequest(symbol="NOTTRACKED"), timeout=10)
+        assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("subject", "stage"),
+    [
+        ("social.raw.twitter", "ingest"),
+        ("social.normalized.BTC", "filter"),
+        ("social.filtered.BTC", "scorer"),
+        ("social.scored.BTC", "aggregator"),
+    ],
+)
+async def test_a_malformed_message_on_any_stream_is_a_dead_letter_and_the_stage_goes_on(
+    system: System, subject: str, stage: str
+) -> None:
+    await system.bus.jetstream.publish(subject, b"\xff\xff\xff")
+    at_ms = now_ms() - 60_000
+    await system.stack.run_source(ListSource([tweet(n, text, at_ms) for n, text in enumerate(BULLISH)]))
+    await system.stack.finish()
+
+    message = await system.bus.jetstream.get_last_msg(DEAD_LETTERS.stream, f"social.dlq.{stage}")
+    assert message.headers is not None
+    assert message.headers[REASON_HEADER].startswith(f"not a {PACKAGE}.")
+    letter = DeadLetter.FromString(message.data or b"")
+    assert (letter.stage, letter.subject, letter.payload) == (stage, subject, b"\xff\xff\xff")
+    assert system.ledger.scored == 4
+    assert system.ledger.dead_letters == {stage: 1}
+
+
+async def test_every_stage_answers_reflection_and_health(system: System) -> None:
+    for stage, service in SERVICES.items():
+        async with grpc.aio.insecure_channel(system.stack.addresses[stage]) as channel:
+            full_name = f"{PACKAGE}.{service}"
+            reflect = reflection_pb2_grpc.ServerReflectionStub(channel)
+            asked = [
+                reflection_pb2.ServerReflectionRequest(list_services=""),
+                reflection_pb2.ServerReflectionRequest(file_containing_symbol=full_name),
+            ]
+            listed, described = [a async for a in reflect.ServerReflectionInfo(iter(asked), timeout=10)]
+            names = {s.name for s in listed.list_services_response.service}
+            assert {full_name, "grpc.health.v1.Health"} <= names
+            assert described.file_descriptor_response.file_descriptor_proto
+
+            health = health_pb2_grpc.HealthStub(channel)
+            async for answer in health.Watch(health_pb2.HealthCheckRequest(service=full_name), timeout=30):
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    break
+            else:
+                pytest.fail(f"{stage} was never SERVING")
+
+
+async def test_a_stage_called_by_grpc_answers_in_order_and_touches_no_stored_score(system: System) -> None:
+    at_ms = now_ms() - 60_000
+    requests = [
+        pipeline_pb2.IngestRequest(raw_post=tweet(1, "ETH and BTC both look weak", at_ms)),
+        pipeline_pb2.IngestRequest(raw_post=tweet(2, "nothing to see", at_ms)),
+        pipeline_pb2.IngestRequest(raw_post=RawPost(platform="twitter", payload=b"{", received_at_ms=at_ms)),
+    ]
+    async with grpc.aio.insecure_channel(system.stack.addresses["ingest"]) as channel:
+        stub = pipeline_pb2_grpc.IngestServiceStub(channel)
+        answers = [answer async for answer in stub.Ingest(iter(requests), timeout=10)]
+    assert [[post.symbol for post in answer.posts] for answer in answers] == [["ETH", "BTC"], [], []]
+    assert answers[1].dropped.reason == "no_symbol"
+    assert answers[2].rejected_reason
+    await system.stack.drained()
+    assert system.ledger.received == 0
