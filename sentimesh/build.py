@@ -1,0 +1,120 @@
+"""From settings to stages: which constructor argument comes from which key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import redis.asyncio
+import structlog
+
+from aggregator_svc.service import AggregatorStage
+from filter_svc.known_bots import RedisKnownBots
+from filter_svc.service import FilterStage
+from gateway_svc.reader import SentimentReader
+from gateway_svc.service import SentimentGateway
+from ingest_svc.claims import RedisClaims
+from ingest_svc.service import IngestStage
+from scorer_svc.model_store import load_model
+from scorer_svc.sentiment import ModelError, SentimentModel
+from scorer_svc.service import ScorerStage
+from sentimesh.bus import LIVE_SUBJECT, Bus
+from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
+from sentimesh.settings import Settings
+from sentimesh.storage.cache import SentimentCache
+from sentimesh.storage.postgres import AggregateStore
+from sentimesh.symbols import load_assets, make_extractor
+from sentimesh.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+HOUR_MS = 3_600_000
+LIVE_UPDATES_HELD = 1000
+
+
+def now_ms() -> int:
+    """Return the wall clock, epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def ingest(settings: Settings, client: redis.asyncio.Redis) -> IngestStage:
+    """Return the ingest stage; claims are shared through Redis."""
+    claims = RedisClaims(
+        client,
+        post_age_ms=settings.ingest.claim_window_hours * HOUR_MS,
+        copy_age_ms=settings.ingest.copy_window_seconds * 1000,
+    )
+    return IngestStage(make_extractor(load_assets(settings.symbols)), claims, settings.ingest.languages, now_ms)
+
+
+def filtering(settings: Settings, client: redis.asyncio.Redis) -> FilterStage:
+    """Return the filter stage; known bots come from Redis."""
+    options = settings.spam_filter
+    return FilterStage(
+        RedisKnownBots(client),
+        min_account_age_days=options.min_account_age_days,
+        min_credibility=options.min_credibility_threshold,
+        simhash_threshold=options.simhash_threshold,
+        simhash_ttl_ms=int(options.simhash_ttl_hours * HOUR_MS),
+    )
+
+
+def scorer(settings: Settings, metrics: Metrics) -> ScorerStage:
+    """Return the scorer stage: the configured model, and the fallback behind it."""
+    options = settings.model
+    models: list[SentimentModel] = []
+    for name in dict.fromkeys((options.primary, options.fallback)):
+        try:
+            models.append(
+                load_model(
+                    name,
+                    threads=options.threads,
+                    max_length=options.max_length,
+                    cache_size=options.score_cache_entries,
+                )
+            )
+        except ModelError as error:
+            if name == options.fallback:
+                raise
+            metrics.model_errors.labels(name, error.error_type).inc()
+            log.error("model.unusable", model=name, error=str(error), next=options.fallback)
+
+    def on_model_error(model: str, error_type: str) -> None:
+        metrics.model_errors.labels(model, error_type).inc()
+
+    def on_inference(_model: str, batch_size: int, seconds: float) -> None:
+        metrics.inference_latency.observe(seconds * 1000)
+        metrics.batch_size.observe(batch_size)
+
+    return ScorerStage(models, on_model_error=on_model_error, on_inference=on_inference)
+
+
+def gateway(
+    settings: Settings, metrics: Metrics, bus: Bus, cache: SentimentCache, store: AggregateStore
+) -> SentimentGateway:
+    """Return the gateway's service: Redis first, PostgreSQL behind it, live updates from the bus."""
+    reader = SentimentReader(
+        cache,
+        store,
+        now_ms=now_ms,
+        default_score=settings.scoring_integration.default_score,
+        max_staleness_minutes=settings.scoring_integration.max_staleness_minutes,
+        on_fallback=lambda reason: metrics.fallbacks.labels(reason).inc(),
+    )
+
+    async def live(symbols: Sequence[str]) -> AsyncIterator[SentimentAggregate]:
+        subscription = await bus.client.subscribe(f"{LIVE_SUBJECT}.*", pending_msgs_limit=LIVE_UPDATES_HELD)
+        try:
+            async for message in subscription.messages:
+                aggregate = SentimentAggregate.FromString(message.data)
+                if aggregate.symbol in symbols:
+                    yield aggregate
+        finally:
+            await subscription.unsubscribe()
+
+    return SentimentGateway(
+        reader,
+        live,
+        {asset.symbol: asset.name for asset in load_assets(settings.symbols)},
+        on_answer=lambda symbol, _source: metrics.answers.labels(symbol).inc(),
+    )
