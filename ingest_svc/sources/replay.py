@@ -7,11 +7,10 @@ import gzip
 import sys
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import IO
 
 import orjson
 
@@ -73,10 +72,12 @@ def _take(lines: Iterator[_Read], count: int) -> list[_Read]:
     return list(islice(lines, count))
 
 
-def _open(path: str) -> AbstractContextManager[IO[bytes]]:
+def _open(path: str) -> AbstractContextManager[Iterable[bytes]]:
     if path == STANDARD_INPUT:
         return nullcontext(sys.stdin.buffer)
-    return gzip.open(path, "rb") if path.endswith(".gz") else Path(path).open("rb")
+    if path.endswith(".gz"):
+        return gzip.GzipFile(path)
+    return Path(path).open("rb")
 
 
 def _read(path: str) -> Iterator[_Read]:

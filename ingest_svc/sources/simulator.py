@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import orjson
@@ -23,6 +24,7 @@ from sentimesh.source import SourcePost
 from sentimesh.symbols import Asset, load_assets
 
 Label = Literal["human", "spike", "campaign", "bot"]
+Turns = Iterator[tuple[float, Callable[[int], "SimulatedPost"]]]
 
 MINUTE_MS = 60_000
 # The first spike and campaign of a run without given ones, and how often they come again.
@@ -118,7 +120,8 @@ class _Simulation:
         # Each stream names the times of its posts; a post is made when its turn comes, so that it can refer to others.
         turns = heapq.merge(*streams, key=lambda turn: turn[0])
         for at_ms, write in itertools.takewhile(lambda turn: turn[0] < end_ms, turns):
-            yield write(int(at_ms))
+            if at_ms >= self._start_ms:
+                yield write(int(at_ms))
 
     def _arrivals(self, start_ms: float, per_minute: float, end_ms: float = math.inf) -> Iterator[float]:
         """Yield the times of a Poisson process."""
@@ -128,42 +131,39 @@ class _Simulation:
             yield at_ms
             at_ms += rng.expovariate(per_minute) * MINUTE_MS
 
-    def _chatter(self) -> Iterator[tuple[float, Callable[[int], SimulatedPost]]]:
+    def _chatter(self) -> Turns:
         return ((at_ms, self._write_human) for at_ms in self._arrivals(self._start_ms, self._rate * (1 - BOT_SHARE)))
 
-    def _bots(self) -> Iterator[tuple[float, Callable[[int], SimulatedPost]]]:
+    def _bots(self) -> Turns:
         # Never more bots than keep each of them busy: a post in twenty seconds.
         per_minute = self._rate * BOT_SHARE
         bots = self._crowd.bots(max(1, min(40, round(per_minute / 3))))
         return ((at_ms, partial(self._write_bot, bots)) for at_ms in self._arrivals(self._start_ms, per_minute))
 
-    def _all_spikes(self) -> Iterator[tuple[float, Callable[[int], SimulatedPost]]]:
+    def _all_spikes(self) -> Turns:
         for number in itertools.count():
             symbol = self._pick_symbol()
             yield from self._spike(Spike(symbol, self._start_ms + FIRST_SPIKE_MS + number * PERIOD_MS))
 
-    def _all_campaigns(self) -> Iterator[tuple[float, Callable[[int], SimulatedPost]]]:
+    def _all_campaigns(self) -> Turns:
         for number in itertools.count():
             symbol = self._pick_symbol()
             yield from self._campaign(Campaign(symbol, self._start_ms + FIRST_CAMPAIGN_MS + number * PERIOD_MS))
 
-    def _spike(self, spike: Spike) -> Iterator[tuple[float, Callable[[int], SimulatedPost]]]:
+    def _spike(self, spike: Spike) -> Turns:
         symbol = self._tracked(spike.symbol)
         per_minute = max(spike.factor * self._rate * self._shares[symbol], MIN_SPIKE_POSTS_PER_MINUTE)
         for at_ms in self._arrivals(spike.at_ms, per_minute, spike.at_ms + spike.duration_ms):
             yield at_ms, partial(self._write_spike, symbol, spike.mood)
 
-    def _campaign(self, campaign: Campaign) -> Iterator[tuple[float, Callable[[int], SimulatedPost]]]:
+    def _campaign(self, campaign: Campaign) -> Turns:
         symbol = self._tracked(campaign.symbol)
         accounts = self._crowd.campaigners(campaign.accounts, campaign.at_ms)
         text = fill(self._rng.choice(CAMPAIGNS), self._words(symbol))
         times = sorted(self._rng.uniform(0, campaign.duration_ms) for _ in range(campaign.posts))
         for number, offset in enumerate(times):
             author = accounts[number % len(accounts)]
-            yield (
-                campaign.at_ms + offset,
-                lambda now, by=author: self._tweet(now, by, vary(self._rng, text), "campaign"),
-            )
+            yield campaign.at_ms + offset, partial(self._write_copy, author, text)
 
     def _tracked(self, text: str) -> str:
         symbol = load_assets([text])[0].symbol
@@ -233,6 +233,9 @@ class _Simulation:
     def _write_bot(self, bots: Sequence[Author], now_ms: int) -> SimulatedPost:
         text = expand(self._rng, "bot", self._words(self._pick_symbol()))
         return self._tweet(now_ms, self._rng.choice(bots), text, "bot")
+
+    def _write_copy(self, author: Author, text: str, now_ms: int) -> SimulatedPost:
+        return self._tweet(now_ms, author, vary(self._rng, text), "campaign")
 
     def _publish(
         self, now_ms: int, platform: str, author: Author, text: str, label: Label, *, original: bool = False
