@@ -1,0 +1,65 @@
+"""The specification's four-factor credibility of a post (section "Spam and Bot Filtering")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sentimesh.pb.pipeline_pb2 import CredibilityFactors
+from sentimesh.pb.social_sentiment_pb2 import SocialPost
+
+MS_PER_DAY = 86_400 * 1000
+# From min_account_age_days (30) to 365 days the age factor rises from nothing to all of it.
+RAMP_DAYS = 335
+# Followers per followed account that earn the whole ratio factor.
+FULL_RATIO = 2.0
+# What the specification gives an unknown ratio; used for an unknown age as well.
+UNKNOWN = 0.5
+WEIGHT = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Credibility:
+    """Four factors, each 0.0 to 0.25, and the score, 0.0 to 1.0 in steps of 0.0001.
+
+    The score is their sum, rounded, or 0.0 for a known bot, whose factors stay what they are.
+    """
+
+    account_age: float
+    follower_ratio: float
+    originality: float
+    verification: float
+    score: float
+
+    def factors(self) -> CredibilityFactors:
+        """Return the factors as the message that travels with a filtered post."""
+        return CredibilityFactors(
+            account_age=self.account_age,
+            follower_ratio=self.follower_ratio,
+            originality=self.originality,
+            verification=self.verification,
+        )
+
+
+def compute_credibility(
+    post: SocialPost, *, is_duplicate: bool, is_known_bot: bool, min_account_age_days: float = 30.0
+) -> Credibility:
+    """Return the credibility of a post, exactly as the specification computes it.
+
+    The account's age is taken at ``post.timestamp_ms``, so that a replay gives the same score whenever it
+    runs. An age that the platform does not tell counts half, as an unknown ratio does.
+    """
+    # An absent author reads as zeros, which mean unknown.
+    author = post.author
+    if author.account_created_ms > 0:
+        age_days = (post.timestamp_ms - author.account_created_ms) / MS_PER_DAY
+        age = min(max(0.0, (age_days - min_account_age_days) / RAMP_DAYS), 1.0)
+    else:
+        age = UNKNOWN
+    following = author.following
+    ratio = min(max(0, author.followers) / following / FULL_RATIO, 1.0) if following > 0 else UNKNOWN
+    account_age = WEIGHT * age
+    follower_ratio = WEIGHT * ratio
+    originality = 0.0 if is_duplicate else WEIGHT
+    verification = WEIGHT * (1.0 if author.verified else 0.5)
+    total = account_age + follower_ratio + originality + verification
+    return Credibility(account_age, follower_ratio, originality, verification, 0.0 if is_known_bot else round(total, 4))

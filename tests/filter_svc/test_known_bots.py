@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import redis.asyncio
+
+from filter_svc.known_bots import MemoryKnownBots, RedisKnownBots
+from sentimesh.errors import StorageUnavailableError
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        yield client
+
+
+async def test_memory_knows_its_list_and_never_an_empty_id() -> None:
+    bots = MemoryKnownBots(["b", ""])
+    assert await bots.contains(["a", "b", "", "b"]) == [False, True, False, True]
+
+
+async def test_redis_answers_in_order_for_repeated_and_empty_ids(client: redis.asyncio.Redis) -> None:
+    await client.delete("test:bots:order")
+    await client.sadd("test:bots:order", "7", "9", "")
+    bots = RedisKnownBots(client, "test:bots:order")
+    assert await bots.contains(["7", "8", "9", "7", ""]) == [True, False, True, True, False]
+    assert await bots.contains([]) == []
+    assert await bots.contains([""]) == [False]
+
+
+async def test_a_missing_set_has_no_bots_and_a_new_member_counts_at_once(client: redis.asyncio.Redis) -> None:
+    await client.delete("test:bots:new")
+    bots = RedisKnownBots(client, "test:bots:new")
+    assert await bots.contains(["7"]) == [False]
+    await client.sadd("test:bots:new", "7")
+    assert await bots.contains(["7"]) == [True]
+
+
+async def test_a_key_that_is_no_set_says_so(client: redis.asyncio.Redis) -> None:
+    await client.set("test:bots:wrong", "x")
+    with pytest.raises(StorageUnavailableError, match="test:bots:wrong"):
+        await RedisKnownBots(client, "test:bots:wrong").contains(["7"])
+
+
+async def test_redis_away_is_an_error_the_host_waits_for() -> None:
+    # Nothing listens on the discard port.
+    async with redis.asyncio.Redis(host="127.0.0.1", port=9, socket_connect_timeout=1) as client:
+        with pytest.raises(StorageUnavailableError, match="Redis cannot say who is a known bot"):
+            await RedisKnownBots(client).contains(["7"])

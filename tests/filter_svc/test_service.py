@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from filter_svc.known_bots import MemoryKnownBots
+from filter_svc.service import FilterStage
+from sentimesh.errors import StorageUnavailableError
+from sentimesh.pb.pipeline_pb2 import FilteredPost
+from sentimesh.pb.social_sentiment_pb2 import SocialPost
+from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject
+
+DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+NOW_MS = 1_571_500_000_000
+TEXT = "Bitcoin broke out of its range today and the funding rate is still negative, I am buying more"
+OTHER = "Anyone else waiting for the weekly close before touching this market again? Feels heavy to me"
+
+
+def make_post(
+    post_id: str,
+    text: str = TEXT,
+    *,
+    symbol: str = "BTC",
+    author_id: str = "a",
+    timestamp_ms: int = NOW_MS,
+    age_days: int = 1,
+) -> SocialPost:
+    # Followed by nobody: 0.375 when original, 0.125 when a copy.
+    return SocialPost(
+        post_id=post_id,
+        symbol=symbol,
+        text=text,
+        author_id=author_id,
+        timestamp_ms=timestamp_ms,
+        author=SocialPost.AuthorMetrics(
+            followers=0, following=900, account_created_ms=timestamp_ms - age_days * DAY_MS
+        ),
+    )
+
+
+async def run(stage: FilterStage, posts: Sequence[SocialPost]) -> list[Outcome]:
+    outcomes = await stage.process([Delivery(post, sequence) for sequence, post in enumerate(posts, 1)])
+    assert all(len(of_one) == 1 for of_one in outcomes)
+    return [of_one[0] for of_one in outcomes]
+
+
+def score(outcome: Outcome) -> float | None:
+    if isinstance(outcome, Forward):
+        assert isinstance(outcome.message, FilteredPost)
+        return round(outcome.message.credibility_score, 4)
+    assert isinstance(outcome, Drop)
+    return outcome.credibility_score
+
+
+async def test_an_original_passes_with_its_factors() -> None:
+    post = make_post("twitter:1")
+    [outcome] = await run(FilterStage(MemoryKnownBots()), [post])
+    assert isinstance(outcome, Forward)
+    assert (outcome.symbol, outcome.identity) == ("BTC", "twitter:1")
+    assert isinstance(outcome.message, FilteredPost)
+    assert outcome.message.post == post
+    assert outcome.message.credibility_score == pytest.approx(0.375)
+    assert outcome.message.factors.originality == 0.25
+
+
+async def test_a_copy_by_another_post_is_dropped_in_the_same_batch_and_in_a_later_one() -> None:
+    stage = FilterStage(MemoryKnownBots())
+    first, copy = await run(stage, [make_post("twitter:1"), make_post("twitter:2", timestamp_ms=NOW_MS + 1)])
+    [later] = await run(stage, [make_post("reddit:3", TEXT.upper() + " https://x.example/1", timestamp_ms=NOW_MS + 2)])
+    assert isinstance(first, Forward)
+    assert copy == Drop("twitter:2", "BTC", "duplicate", 0.125)
+    assert later == Drop("reddit:3", "BTC", "duplicate", 0.125)
+
+
+async def test_a_copy_from_a_credible_account_passes_without_its_originality() -> None:
+    stage = FilterStage(MemoryKnownBots())
+    outcomes = await run(stage, [make_post("twitter:1"), make_post("twitter:2", age_days=4000)])
+    assert [score(outcome) for outcome in outcomes] == [0.375, 0.375]
+    assert isinstance(outcomes[1], Forward)
+    assert isinstance(outcomes[1].message, FilteredPost)
+    assert outcomes[1].message.factors.originality == 0.0
+
+
+async def test_a_post_is_no_copy_of_itself_for_another_symbol_or_when_redelivered() -> None:
+    stage = FilterStage(MemoryKnownBots())
+    posts = [make_post("twitter:1"), make_post("twitter:1", symbol="ETH")]
+    first = await run(stage, posts)
+    again = await run(stage, posts)
+    assert [score(outcome) for outcome in first] == [0.375, 0.375]
+    assert again == first
+
+
+async def test_a_copy_keeps_its_verdict_when_redelivered() -> None:
+    stage = FilterStage(MemoryKnownBots())
+    posts = [make_post("twitter:1"), make_post("twitter:2"), make_post("twitter:2", symbol="ETH")]
+    first = await run(stage, posts)
+    assert [score(outcome) for outcome in first] == [0.375, 0.125, 0.125]
+    assert await run(stage, posts[::-1]) == first[::-1]
+
+
+async def test_after_the_time_to_live_a_text_is_new_again() -> None:
+    stage = FilterStage(MemoryKnownBots(), simhash_ttl_ms=HOUR_MS)
+    times = [NOW_MS, NOW_MS + HOUR_MS - 1, NOW_MS + 3 * HOUR_MS]
+    outcomes = [(await run(stage, [make_post(f"twitter:{time}", timestamp_ms=time)]))[0] for time in times]
+    assert [score(outcome) for outcome in outcomes] == [0.375, 0.125, 0.375]
+
+
+async def test_texts_of_links_alone_are_not_copies_of_each_other() -> None:
+    posts = [make_post("twitter:1", "https://a.example/1"), make_post("twitter:2", "https://b.example/2")]
+    assert [score(outcome) for outcome in await run(FilterStage(MemoryKnownBots()), posts)] == [0.375, 0.375]
+
+
+async def test_known_bots_are_dropped_whatever_they_write_and_whatever_the_threshold() -> None:
+    bots = MemoryKnownBots(["bot"])
+    post = make_post("twitter:1", author_id="bot", age_days=4000)
+    for threshold in (0.3, 0.0):
+        outcomes = await run(FilterStage(bots, min_credibility=threshold), [post, make_post("twitter:2", OTHER)])
+        assert outcomes[0] == Drop("twitter:1", "BTC", "known_bot", 0.0)
+        assert isinstance(outcomes[1], Forward)
+
+
+async def test_a_post_under_the_threshold_that_is_no_copy_has_low_credibility() -> None:
+    [outcome] = await run(FilterStage(MemoryKnownBots(), min_credibility=0.3751), [make_post("twitter:1")])
+    assert outcome == Drop("twitter:1", "BTC", "low_credibility", 0.375)
+
+
+async def test_a_post_at_the_threshold_passes() -> None:
+    [outcome] = await run(FilterStage(MemoryKnownBots(), min_credibility=0.375), [make_post("twitter:1")])
+    assert isinstance(outcome, Forward)
+
+
+@pytest.mark.parametrize(
+    ("post_id", "symbol", "fault"),
+    [
+        ("", "BTC", "no post_id"),
+        ("twitter:9", "", "symbol ''"),
+        ("twitter:9", "btc", "symbol 'btc'"),
+        ("twitter:9", "BTC\n", "symbol 'BTC"),
+        ("twitter:9", "A" * 21, "symbol"),
+    ],
+)
+async def test_what_cannot_be_filtered_is_rejected_and_not_remembered(post_id: str, symbol: str, fault: str) -> None:
+    stage = FilterStage(MemoryKnownBots())
+    outcomes = await run(stage, [make_post(post_id, symbol=symbol), make_post("twitter:1")])
+    assert isinstance(outcomes[0], Reject)
+    assert fault in outcomes[0].reason
+    assert score(outcomes[1]) == 0.375
+
+
+async def test_a_session_has_seen_nothing_and_knows_the_bots() -> None:
+    stage = FilterStage(MemoryKnownBots(["bot"]), min_credibility=0.2)
+    await run(stage, [make_post("twitter:1")])
+    outcomes = await run(stage.session(), [make_post("twitter:2"), make_post("twitter:3", OTHER, author_id="bot")])
+    assert score(outcomes[0]) == 0.375
+    assert outcomes[1] == Drop("twitter:3", "BTC", "known_bot", 0.0)
+    [copy] = await run(stage, [make_post("twitter:4")])
+    assert copy == Drop("twitter:4", "BTC", "duplicate", 0.125)
+
+
+async def test_nothing_is_remembered_while_the_bots_cannot_be_asked() -> None:
+    class Flaky(MemoryKnownBots):
+        away = True
+
+        async def contains(self, author_ids: Sequence[str]) -> list[bool]:
+            if self.away:
+                raise StorageUnavailableError("Redis is away")
+            return await super().contains(author_ids)
+
+    bots = Flaky()
+    stage = FilterStage(bots)
+    with pytest.raises(StorageUnavailableError):
+        await run(stage, [make_post("twitter:1")])
+    bots.away = False
+    [outcome] = await run(stage, [make_post("twitter:2")])
+    assert score(outcome) == 0.375
+
+
+async def test_nothing_is_due_by_the_clock_and_an_empty_batch_is_one() -> None:
+    stage = FilterStage(MemoryKnownBots())
+    assert await stage.tick() == ()
+    assert await run(stage, []) == []
