@@ -1,0 +1,95 @@
+"""A BERT-like classifier as an ONNX graph, one text at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+from scorer_svc.model_files import GRAPH, TOKENIZER, ModelFiles
+from scorer_svc.sentiment import ModelError, Sentiment
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+# A warning of ONNX Runtime is for its developers; an error reaches us as an exception.
+LOG_ERRORS = 3
+
+
+class OnnxModel:
+    """Scores texts with the model of a folder; a text's score depends on that text and on nothing else.
+
+    The int8 graphs quantise activations dynamically over a whole input tensor, so in a padded batch a score
+    would depend on its neighbours (by up to 0.19 in polarity). So each text runs alone and unpadded, up to
+    ``threads`` of them at once. Texts that are the same to the tokenizer run once while the cache holds them.
+    """
+
+    def __init__(self, model: ModelFiles, *, threads: int = 1, max_length: int = 128, cache_size: int = 32_768) -> None:
+        """Load the model; a text is cut after ``max_length`` tokens, ``cache_size`` scores are kept (0.6 kB each).
+
+        Raises ModelError when the files do not make a classifier.
+        """
+        self.model_version = model.version
+        self._labels = model.labels
+        self._graph = model.folder / GRAPH
+        if not 2 < max_length <= model.max_positions:
+            raise ModelError(f"max_length is {max_length}: {self._graph} takes 3 to {model.max_positions} tokens")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = LOG_ERRORS
+        try:
+            self._session = onnxruntime.InferenceSession(self._graph, options, providers=["CPUExecutionProvider"])
+            self._tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
+        except Exception as error:
+            # Neither library has a base class of its own for what it raises.
+            raise ModelError(f"the model in {model.folder} cannot be loaded: {error}; export it again") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+        self._inputs = [node.name for node in self._session.get_inputs()]
+        if not set(self._inputs) <= set(INPUTS):
+            raise ModelError(f"{self._graph} wants {', '.join(self._inputs)}; only {', '.join(INPUTS)} can be given")
+        self._run_cached = lru_cache(cache_size)(self._run)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sentiment")
+
+    @property
+    def cache_hits(self) -> int:
+        """Token sequences answered from the cache so far; each counts once a call."""
+        return self._run_cached.cache_info().hits
+
+    @property
+    def cache_misses(self) -> int:
+        """Token sequences that ran through the graph so far."""
+        return self._run_cached.cache_info().misses
+
+    def score(self, texts: Sequence[str]) -> list[Sentiment]:
+        """Return the sentiment of each text, in order: polarity p(pos) - p(neg), confidence 1 - p(neutral).
+
+        Raises ModelError when the graph fails or its output is not three finite numbers.
+        """
+        keys = [np.array(self._tokenizer.encode(text).ids, dtype=np.int64).tobytes() for text in texts]
+        distinct = list(dict.fromkeys(keys))
+        scored = dict(zip(distinct, self._pool.map(self._run_cached, distinct), strict=True))
+        return [scored[key] for key in keys]
+
+    def close(self) -> None:
+        """Stop the threads; the model cannot score after this."""
+        self._pool.shutdown()
+
+    def _run(self, token_ids: bytes) -> Sentiment:
+        ids = np.frombuffer(token_ids, dtype=np.int64)[np.newaxis]
+        values = dict(zip(INPUTS, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
+        try:
+            logits = self._session.run(None, {name: values[name] for name in self._inputs})[0]
+        except Exception as error:
+            # ONNX Runtime has no base class of its own for what it raises.
+            raise ModelError(f"{self._graph} failed on {ids.size} tokens: {error}", "inference") from error
+        if logits.shape != (1, len(self._labels)):
+            raise ModelError(f"{self._graph} answers with the shape {logits.shape}, not (1, 3)", "shape")
+        if not np.isfinite(logits).all():
+            raise ModelError(f"{self._graph} answers {logits.tolist()}, not three numbers", "non_finite")
+        powers = [math.exp(logit) for logit in (logits[0].astype(np.float64) - logits.max()).tolist()]
+        p = {label: power / math.fsum(powers) for label, power in zip(self._labels, powers, strict=True)}
+        return Sentiment(p["positive"] - p["negative"], 1.0 - p["neutral"], max(p, key=p.__getitem__))

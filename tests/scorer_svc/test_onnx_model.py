@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from scorer_svc.model_files import find_model
+from scorer_svc.onnx_model import OnnxModel
+from scorer_svc.sentiment import ModelError, Sentiment
+
+# The 23 MB graphs cost tens of milliseconds a text on a slow core: few texts, and the small model.
+TEXTS = [
+    "$BTC to the moon 🚀🚀",
+    "Bitcoin crashes below support, everyone is selling, it is over",
+    "How do I move coins from one wallet to another?",
+    "gm",
+    "",
+    "https://example.com/only-a-link",
+    "ETH looks weak against BTC but the merge went well and fees are down for the third week in a row, so I am adding",
+    "Just got liquidated. Never again.",
+    "比特币 новости ₿ \u200b\ufe0f",
+    "bull " * 400,
+]
+
+
+@pytest.fixture(scope="module")
+def mini() -> Iterator[OnnxModel]:
+    model = OnnxModel(find_model("sentimesh-mini"), threads=2)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Sentiment]:
+    """Each text by itself, on one thread, with nothing kept."""
+    model = OnnxModel(find_model("sentimesh-mini"), cache_size=0)
+    return {text: model.score([text])[0] for text in TEXTS}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_texts_score_is_bit_identical_in_any_company_and_order(alone: dict[str, Sentiment], seed: int) -> None:
+    rng = random.Random(seed)
+    texts = rng.sample(TEXTS, len(TEXTS)) + rng.sample(TEXTS, 3)
+    model = OnnxModel(find_model("sentimesh-mini"), threads=2, cache_size=0)
+    assert model.score(texts) == [alone[text] for text in texts]
+    model.close()
+
+
+def test_the_cache_changes_no_score(mini: OnnxModel, alone: dict[str, Sentiment]) -> None:
+    for _ in range(2):
+        assert mini.score(TEXTS) == [alone[text] for text in TEXTS]
+
+
+def test_scores_are_the_softmax_of_the_graph_run_on_that_text(alone: dict[str, Sentiment]) -> None:
+    """An independent reading of the graph's outputs."""
+    folder = find_model("sentimesh-mini").folder
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for text, sentiment in alone.items():
+        ids = np.array([tokenizer.encode(text).ids])
+        [logits] = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
+        negative, neutral, positive = np.exp(logits) / np.exp(logits).sum()
+        assert sentiment.polarity == pytest.approx(positive - negative, abs=1e-5)
+        assert sentiment.confidence == pytest.approx(1 - neutral, abs=1e-5)
+        assert sentiment.label == ("negative", "neutral", "positive")[int(np.argmax(logits))]
+
+
+def test_scores_are_in_range_and_say_what_a_reader_would(alone: dict[str, Sentiment]) -> None:
+    for sentiment in alone.values():
+        assert -1.0 <= sentiment.polarity <= 1.0
+        assert 0.0 <= sentiment.confidence <= 1.0
+    assert alone[TEXTS[0]].label == "positive"
+    assert alone[TEXTS[1]].label == "negative"
+    assert alone[TEXTS[2]].label == "neutral"
+
+
+def test_the_base_model_scores_too() -> None:
+    model = OnnxModel(find_model("sentimesh-base"))
+    assert model.model_version == "sentimesh-base-2"
+    assert [sentiment.label for sentiment in model.score(TEXTS[:2])] == ["positive", "negative"]
+
+
+def test_texts_the_tokenizer_cannot_tell_apart_run_once() -> None:
+    model = OnnxModel(find_model("sentimesh-mini"))
+    same = ["@alice BTC is up", "@bob   btc is UP https://t.co/x", "@carol BTC is up"]
+    first, *others = model.score([*same, "BTC is down"])
+    assert others[:2] == [first, first]
+    assert (model.cache_hits, model.cache_misses) == (0, 2)
+    assert model.score(["@dave BTC is up"]) == [first]
+    assert (model.cache_hits, model.cache_misses) == (1, 2)
+
+
+def test_the_cache_is_bounded_and_forgets_the_least_recently_used() -> None:
+    model = OnnxModel(find_model("sentimesh-mini"), cache_size=2)
+    for text in ("one", "two", "one", "three", "one", "two"):
+        model.score([text])
+    # "one" stays in use; "two" makes room for "three" and runs again.
+    assert (model.cache_hits, model.cache_misses) == (2, 4)
+
+
+def test_a_text_is_cut_after_max_length_tokens(mini: OnnxModel) -> None:
+    short = OnnxModel(find_model("sentimesh-mini"), max_length=4)
+    [cut] = short.score(["sell now" + " bitcoin" * 30])
+    assert mini.score(["sell now"]) == [cut]
+
+
+@pytest.mark.parametrize("max_length", [0, 2, 513])
+def test_a_length_the_model_cannot_take_is_refused(max_length: int) -> None:
+    with pytest.raises(ModelError, match=f"max_length is {max_length}: .* takes 3 to 512 tokens"):
+        OnnxModel(find_model("sentimesh-mini"), max_length=max_length)
+
+
+def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
+    model = dataclasses.replace(find_model("sentimesh-mini"), folder=tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ModelError, match="cannot be loaded") as raised:
+        OnnxModel(model)
+    assert raised.value.error_type == "load"
+    shutil.copy(find_model("sentimesh-mini").folder / "model.onnx", tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        OnnxModel(model)
+
+
+class FakeSession:
+    """Answers like a graph would that has gone wrong."""
+
+    def __init__(self, answer: NDArray[np.float32] | Exception) -> None:
+        self.answer = answer
+
+    def run(self, _outputs: None, _inputs: dict[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return [self.answer]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error_type"),
+    [
+        (np.array([[0.0, math.nan, 0.0]], dtype=np.float32), "non_finite"),
+        (np.array([[0.0, math.inf, 0.0]], dtype=np.float32), "non_finite"),
+        (np.zeros((1, 2), dtype=np.float32), "shape"),
+        (np.zeros((1, 9, 3), dtype=np.float32), "shape"),
+        (RuntimeError("out of memory"), "inference"),
+    ],
+)
+def test_an_unusable_answer_is_an_error_and_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, answer: NDArray[np.float32] | Exception, error_type: str
+) -> None:
+    model = OnnxModel(find_model("sentimesh-mini"))
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "_session", FakeSession(answer))
+        with pytest.raises(ModelError) as raised:
+            model.score(["gm"])
+        assert raised.value.error_type == error_type
+    [sentiment] = model.score(["gm"])
+    assert math.isfinite(sentiment.polarity)
+
+
+def test_extreme_outputs_do_not_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = OnnxModel(find_model("sentimesh-mini"))
+    monkeypatch.setattr(model, "_session", FakeSession(np.array([[-3e38, 0.0, 3e38]], dtype=np.float32)))
+    assert model.score(["gm"]) == [Sentiment(1.0, 1.0, "positive")]
+
+
+def test_no_texts_no_scores(mini: OnnxModel) -> None:
+    assert mini.score([]) == []
