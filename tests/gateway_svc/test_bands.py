@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway_svc.bands import band_of
+from gateway_svc.bands import band_name, band_of
 from sentimesh.pb.gateway_pb2 import SentimentBand
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 
@@ -24,6 +24,7 @@ from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 )
 def test_each_bound_belongs_to_the_band_above_it(score: float, band: str) -> None:
     assert SentimentBand.Name(band_of(score)) == f"SENTIMENT_BAND_{band}"
+    assert band_name(score) == band.replace("_", " ").lower()
 
 
 @given(st.integers(0, 10_000))
