@@ -18,30 +18,12 @@ ROOT_KEY = "social_sentiment"
 CONFIG_VARIABLE = "SENTIMESH_CONFIG"
 ENVIRONMENT_PREFIX = "SENTIMESH__"
 DEFAULT_SYMBOLS = [
-    "BTC",
-    "ETH",
-    "SOL",
-    "XRP",
-    "BNB",
-    "DOGE",
-    "ADA",
-    "TRX",
-    "LINK",
-    "AVAX",
-    "DOT",
-    "LTC",
-    "BCH",
-    "SHIB",
-    "UNI",
-    "NEAR",
-    "ATOM",
-    "XLM",
-    "XMR",
-    "APT",
+    *("BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "ADA", "TRX", "LINK", "AVAX"),
+    *("DOT", "LTC", "BCH", "SHIB", "UNI", "NEAR", "ATOM", "XLM", "XMR", "APT"),
 ]
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_KEYS = frozenset(
-    ["bearer_token", "client_id", "client_secret", "api_id", "api_hash", "bot_token", "api_key", "token", "url", "dsn"]
+    {"bearer_token", "client_id", "client_secret", "api_id", "api_hash", "bot_token", "api_key", "token", "url", "dsn"}
 )
 
 Port = Annotated[int, Field(ge=0, le=65_535)]

