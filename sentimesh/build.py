@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import redis.asyncio
 import structlog
 
-from aggregator_svc.service import AggregatorStage
+from aggregator_svc.service import AggregatorOptions, AggregatorStage, Sink
 from filter_svc.known_bots import RedisKnownBots
 from filter_svc.service import FilterStage
 from gateway_svc.reader import SentimentReader
@@ -87,6 +87,34 @@ def scorer(settings: Settings, metrics: Metrics) -> ScorerStage:
         metrics.batch_size.observe(batch_size)
 
     return ScorerStage(models, on_model_error=on_model_error, on_inference=on_inference)
+
+
+def aggregator_options(settings: Settings) -> AggregatorOptions:
+    """Return the aggregator's options out of the specification's three sections."""
+    windows, spikes = settings.aggregation, settings.viral_detection
+    return AggregatorOptions(
+        window_ms=windows.window_seconds * 1000,
+        span_ms=(windows.backfill_hours + 1) * HOUR_MS,
+        allowed_lateness_ms=windows.allowed_lateness_seconds * 1000,
+        min_posts_per_window=windows.min_posts_per_window,
+        min_credibility=settings.spam_filter.min_credibility_threshold,
+        baseline_days=windows.volume_baseline_days,
+        baseline_min_windows=windows.baseline_min_windows,
+        spike_window_ms=spikes.sliding_window_seconds * 1000,
+        slide_ms=spikes.slide_interval_seconds * 1000,
+        spike_threshold=spikes.spike_threshold,
+        spike_min_mentions=spikes.min_mentions_per_window,
+        cooldown_ms=spikes.cooldown_seconds * 1000,
+        refresh_on_spike=spikes.trigger_re_aggregation,
+        live_refresh_ms=round(windows.live_refresh_seconds * 1000),
+    )
+
+
+def aggregator(settings: Settings, options: AggregatorOptions, sink: Sink, start_ms: int | None) -> AggregatorStage:
+    """Return the aggregator stage; see :class:`AggregatorStage` for ``start_ms``."""
+    return AggregatorStage(
+        settings.symbols, options, sink, clock=settings.aggregation.clock, now_ms=now_ms, start_ms=start_ms
+    )
 
 
 def gateway(

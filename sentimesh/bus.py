@@ -193,6 +193,10 @@ class Bus:
                     rest = [message for message, _ in failed]
                     raise nats.errors.Error from failed[0][1]
 
+    async def publish_live(self, aggregate: SentimentAggregate) -> None:
+        """Send a live score to whoever watches; it is not kept, the next one replaces it."""
+        await self._client.publish(f"{LIVE_SUBJECT}.{aggregate.symbol}", aggregate.SerializeToString())
+
     async def lag(self, topic: Topic, durable: str) -> int:
         """Return how many messages the consumer has not finished: waiting plus delivered and not acknowledged."""
         info = await self.jetstream.consumer_info(topic.stream, durable)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pydantic_settings
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sentimesh.errors import InvalidSymbolError, SentimeshError
@@ -21,14 +34,31 @@ DEFAULT_SYMBOLS = [
     *("BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "ADA", "TRX", "LINK", "AVAX"),
     *("DOT", "LTC", "BCH", "SHIB", "UNI", "NEAR", "ATOM", "XLM", "XMR", "APT"),
 ]
+RAW_TOPICS = [f"social.raw.{name}" for name in ("twitter", "reddit", "telegram", "discord")]
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_KEYS = frozenset(
     {"bearer_token", "client_id", "client_secret", "api_id", "api_hash", "bot_token", "api_key", "token", "url", "dsn"}
 )
 
-Port = Annotated[int, Field(ge=0, le=65_535)]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number, not true or false")  # noqa: TRY004 - pydantic wants ValueError
+    return value
+
+
+def _default_data_dir() -> Path:
+    """Return the user's data folder; root's is one that PostgreSQL's unprivileged user can enter."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/sentimesh")
+    shared = os.environ.get("XDG_DATA_HOME")
+    return (Path(shared) if shared else Path.home() / ".local" / "share") / "sentimesh"
+
+
+_Number = BeforeValidator(_no_boolean)
+Port = Annotated[int, Field(ge=0, le=65_535), _Number]
+Positive = Annotated[int, Field(ge=1), _Number]
+Share = Annotated[float, Field(ge=0.0, le=1.0), _Number]
 
 
 class SettingsError(SentimeshError):
@@ -38,7 +68,7 @@ class SettingsError(SentimeshError):
 class Section(BaseModel):
     """A part of the tree: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Twitter(Section):
@@ -106,7 +136,7 @@ class Model(Section):
     primary: str = "sentimesh-base"
     model_path: str = "/models/finbert-onnx"
     batch_size: Positive = 32
-    max_length: Annotated[int, Field(ge=8, le=512)] = 128
+    max_length: Annotated[int, Field(ge=8, le=512), _Number] = 128
     inference_device: Literal["cpu", "cuda"] = "cpu"
     fallback: str = "vader"
     # Posts scored at once, each on one core.
@@ -118,11 +148,11 @@ class Model(Section):
 class SpamFilter(Section):
     """Credibility."""
 
-    min_account_age_days: Annotated[float, Field(ge=0, lt=365)] = 30
+    min_account_age_days: Annotated[float, Field(ge=0, lt=365), _Number] = 30
     min_credibility_threshold: Share = 0.3
     known_bot_refresh_hours: Positive = 24
-    simhash_threshold: Annotated[int, Field(ge=0, le=7)] = 3
-    simhash_ttl_hours: Annotated[float, Field(gt=0)] = 1
+    simhash_threshold: Annotated[int, Field(ge=0, le=7), _Number] = 3
+    simhash_ttl_hours: Annotated[float, Field(gt=0), _Number] = 1
 
 
 class Aggregation(Section):
@@ -134,21 +164,21 @@ class Aggregation(Section):
     score_ttl_seconds: Positive = 600
     # Closed windows needed before the volume ratio means something (an hour of them).
     baseline_min_windows: Positive = 12
-    allowed_lateness_seconds: Annotated[int, Field(ge=0)] = 5
+    allowed_lateness_seconds: Annotated[int, Field(ge=0), _Number] = 5
     backfill_hours: Positive = 1
     # system: windows close by the wall clock; event: by the largest post time seen (replays).
     clock: Literal["system", "event"] = "system"
-    live_refresh_seconds: Annotated[float, Field(gt=0)] = 1.0
+    live_refresh_seconds: Annotated[float, Field(gt=0), _Number] = 1.0
 
 
 class ViralDetection(Section):
     """Spikes."""
 
-    spike_threshold: Annotated[float, Field(gt=1)] = 5.0
+    spike_threshold: Annotated[float, Field(gt=1), _Number] = 5.0
     min_mentions_per_window: Positive = 10
     sliding_window_seconds: Positive = 60
     slide_interval_seconds: Positive = 10
-    cooldown_seconds: Annotated[int, Field(ge=0)] = 300
+    cooldown_seconds: Annotated[int, Field(ge=0), _Number] = 300
     trigger_re_aggregation: bool = True
 
 
@@ -156,16 +186,16 @@ class ScoringIntegration(Section):
     """What the opportunity scorer reads."""
 
     # The constraint of the specification: at most 15 % of the opportunity score.
-    weight: Annotated[float, Field(ge=0.0, le=0.15)] = 0.10
+    weight: Annotated[float, Field(ge=0.0, le=0.15), _Number] = 0.10
     default_score: Share = 0.5
-    max_staleness_minutes: Annotated[float, Field(gt=0)] = 15
+    max_staleness_minutes: Annotated[float, Field(gt=0), _Number] = 15
     score_field: Literal["social_sentiment_score", "directional_score"] = "social_sentiment_score"
 
 
 class Kafka(Section):
     """Kept from the specification: the topics are the JetStream subjects; only the retention is used."""
 
-    raw_topics: list[str] = [f"social.raw.{name}" for name in ("twitter", "reddit", "telegram", "discord")]
+    raw_topics: list[str] = RAW_TOPICS
     normalized_topic: Literal["social.normalized"] = "social.normalized"
     filtered_topic: Literal["social.filtered"] = "social.filtered"
     scored_topic: Literal["social.scored"] = "social.scored"
@@ -173,17 +203,21 @@ class Kafka(Section):
     partitions: Positive = 20
     replication_factor: Positive = 3
     # Streams hold post text: at most the seven days that the specification allows.
-    retention_hours: Annotated[int, Field(ge=1, le=168)] = 168
+    retention_hours: Annotated[int, Field(ge=1, le=168), _Number] = 168
+
+    @field_validator("raw_topics")
+    @classmethod
+    def _fixed(cls, topics: list[str]) -> list[str]:
+        if sorted(topics) != sorted(RAW_TOPICS):
+            raise ValueError(f"Input should be {', '.join(RAW_TOPICS)}: the names of the subjects are fixed")
+        return topics
 
 
 class InfluxDB(Section):
-    """InfluxDB 2."""
+    """Kept from the specification; nothing writes to InfluxDB yet."""
 
-    url: SecretStr | None = None
-    token: SecretStr | None = None
-    org: str = "sentimesh"
     bucket: str = "social_sentiment"
-    scored_posts_retention_days: Annotated[int, Field(ge=1, le=7)] = 7
+    scored_posts_retention_days: Annotated[int, Field(ge=1, le=7), _Number] = 7
     aggregate_retention_days: Positive = 90
     viral_spike_retention_days: Positive = 365
 
@@ -210,8 +244,6 @@ class Storage(Section):
     influxdb: InfluxDB = InfluxDB()
     postgresql: PostgreSQL = PostgreSQL()
     redis: Redis = Redis()
-    # Back end of the time series of scored posts.
-    time_series: Literal["postgresql", "influxdb"] = "postgresql"
 
 
 class Resources(Section):
@@ -232,7 +264,7 @@ class Nats(Section):
     url: SecretStr | None = None
     max_inflight: Positive = 256
     batch_size: Positive = 200
-    ack_wait_seconds: Annotated[float, Field(ge=1)] = 120
+    ack_wait_seconds: Annotated[float, Field(ge=1), _Number] = 120
     max_deliver: Positive = 5
     # Embedded server: write through to the disk before a publish is confirmed.
     sync_always: bool = True
@@ -274,7 +306,13 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        extra="forbid", env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", validate_assignment=True
+        extra="forbid",
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        # An empty variable is an unset one.
+        env_ignore_empty=True,
+        validate_assignment=True,
+        hide_input_in_errors=True,
     )
 
     enabled: bool = True
@@ -293,7 +331,8 @@ class Settings(BaseSettings):
     server: Server = Server()
     telemetry: Telemetry = Telemetry()
     ingest: Ingest = Ingest()
-    data_dir: Path = Path.home() / ".local" / "share" / "sentimesh"
+    # What the embedded servers keep.
+    data_dir: Path = Field(default_factory=_default_data_dir)
 
     @classmethod
     def settings_customise_sources(
@@ -306,6 +345,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over the file."""
         return env_settings, init_settings
+
+    @field_validator("data_dir")
+    @classmethod
+    def _home(cls, folder: Path) -> Path:
+        return folder.expanduser()
 
     @field_validator("symbols")
     @classmethod
@@ -328,6 +372,20 @@ class Settings(BaseSettings):
                 raise ValueError(f"{key} {seconds} is not a multiple of viral_detection.slide_interval_seconds {slide}")
         return self
 
+    def server_urls(self) -> dict[str, SecretStr | None]:
+        """Return the URL of nats, redis and postgresql, each None where an embedded server is to be started."""
+        return {
+            "nats": self.nats.url,
+            "redis": self.storage.redis.url,
+            "postgresql": self.storage.postgresql.dsn,
+        }
+
+
+def source_of(path: Path | None) -> str:
+    """Return what :func:`load_settings` reads for this path, for a person to read."""
+    named = path or os.environ.get(CONFIG_VARIABLE)
+    return str(named) if named else "defaults and environment"
+
 
 def load_settings(path: Path | None) -> Settings:
     """Read a configuration file, or the one that SENTIMESH_CONFIG names, or only defaults and environment.
@@ -337,16 +395,63 @@ def load_settings(path: Path | None) -> Settings:
     if path is None and (named := os.environ.get(CONFIG_VARIABLE)):
         path = Path(named)
     tree = _read(path) if path is not None else {}
-    where = str(path) if path is not None else "the environment"
+    _refuse_unknown_variables()
     try:
         return Settings(**tree)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        reason = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
-        at = f"{ROOT_KEY}.{key}" if key else ROOT_KEY
-        # From None: the original carries the values, secrets among them.
-        raise SettingsError(f"{where}: {at}: {reason}; correct it (`sentimesh config show` prints every key)") from None
+        # From None: the original carries the values.
+        raise _refused(error.errors(include_input=False, include_url=False)[0], path) from None
+    except pydantic_settings.SettingsError as error:
+        found = re.search(r'field "(\w+)"', str(error))
+        name = f"{ENVIRONMENT_PREFIX}{found.group(1).upper()}" if found else f"a variable {ENVIRONMENT_PREFIX}…"
+        raise SettingsError(f'{name}: Input should be JSON; correct the variable, as in \'["BTC", "ETH"]\'') from None
+
+
+def _refuse_unknown_variables() -> None:
+    """Sections refuse unknown keys themselves; a variable for an unknown section would pass unseen."""
+    for name in os.environ:
+        if name.upper().startswith(ENVIRONMENT_PREFIX):
+            section = name[len(ENVIRONMENT_PREFIX) :].split("__")[0].lower()
+            if section not in Settings.model_fields:
+                raise SettingsError(f"{name}: there is no such key{_near(section, Settings)}; unset or rename it")
+
+
+def _refused(details: ErrorDetails, path: Path | None) -> SettingsError:
+    location = [str(part) for part in details["loc"]]
+    key = ".".join([ROOT_KEY, *location])
+    variable = next(
+        (
+            name
+            for length in range(len(location), 0, -1)
+            for name in [ENVIRONMENT_PREFIX + "__".join(location[:length]).upper()]
+            if os.environ.get(name)
+        ),
+        None,
+    )
+    match details["type"]:
+        case "extra_forbidden" | "invalid_key":
+            reason = f"there is no such key{_near(location[-1], _section(location[:-1]))}"
+        case "model_type" | "model_attributes_type":
+            reason = "Input should be a section, a mapping of keys to values"
+        case _:
+            reason = details["msg"].removeprefix("Value error, ")
+    where = f"{variable} for" if variable else f"{path}:" if path else "configuration:"
+    return SettingsError(f"{where} {key}: {reason}; correct it (`sentimesh config show` prints every key)")
+
+
+def _section(location: list[str]) -> type[BaseModel]:
+    model: type[BaseModel] = Settings
+    for part in location:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        model = inner
+    return model
+
+
+def _near(key: str, section: type[BaseModel]) -> str:
+    close = difflib.get_close_matches(key, section.model_fields, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def masked(settings: Settings) -> dict[str, Any]:
@@ -363,15 +468,32 @@ def masked(settings: Settings) -> dict[str, Any]:
     return {ROOT_KEY: {key: mask(value, getattr(settings, key)) for key, value in values.items()}}
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key comes once and is a string: of two equal keys one would win unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        self.flatten_mapping(node)
+        mapping: dict[Hashable, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else str(key_node.value)
+            if key in mapping:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key} comes twice", key_node.start_mark)
+            mapping[key] = self.construct_object(value_node, deep=True)
+        return mapping
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text())
+        # Not yaml.load's full loader: this one makes plain values only, as safe_load does.
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"{path}: not YAML{line}; correct it") from None
+        # Only our own sentence: the parser's would quote the file.
+        problem = getattr(error, "problem", None) if isinstance(error, yaml.constructor.ConstructorError) else None
+        raise SettingsError(f"{path}: {problem or 'not YAML'}{line}; correct it") from None
     if document is None:
         return {}
     if not isinstance(document, dict) or set(document) != {ROOT_KEY}:

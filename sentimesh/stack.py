@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,21 +16,13 @@ import structlog
 from pydantic import SecretStr
 
 from aggregator_svc.service import AggregatorStage
-from aggregator_svc.spikes import ViralSpikeDetector
-from aggregator_svc.volume import VolumeBaseline
 from aggregator_svc.writers import QueuedSink
-from filter_svc.known_bots import RedisKnownBots
-from filter_svc.service import FilterStage
 from gateway_svc.service import SentimentGateway
-from ingest_svc.claims import RedisClaims
-from ingest_svc.service import IngestStage
-from scorer_svc.model_store import load_model
-from scorer_svc.service import ScorerStage
-from sentimesh.bus import FILTERED, LIVE_SUBJECT, NORMALIZED, RAW, SCORED, Bus, Topic
+from sentimesh import build
+from sentimesh.bus import FILTERED, NORMALIZED, RAW, SCORED, Bus, Topic
 from sentimesh.embedded import EmbeddedServers
 from sentimesh.errors import SentimeshError
 from sentimesh.host import Observer, StageWorker, WorkerConfig
-from sentimesh.native import NearDuplicateIndex, WindowStore
 from sentimesh.pb import gateway_pb2_grpc
 from sentimesh.pb.pipeline_pb2 import FilteredPost, RawPost
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate, SocialPost
@@ -42,7 +33,6 @@ from sentimesh.source import Source
 from sentimesh.stage import Stage
 from sentimesh.storage.cache import SentimentCache
 from sentimesh.storage.postgres import AggregateStore, connect
-from sentimesh.symbols import load_assets, make_extractor
 from sentimesh.telemetry import Metrics, Tracing
 
 log = structlog.get_logger(__name__)
@@ -50,11 +40,7 @@ log = structlog.get_logger(__name__)
 STAGES = ("ingest", "filter", "scorer", "aggregator", "gateway")
 DRAIN_SECONDS = 20.0
 LAG_SECONDS = 5.0
-
-
-def now_ms() -> int:
-    """Return the wall clock, epoch milliseconds."""
-    return time.time_ns() // 1_000_000
+DAY_MS = 86_400_000
 
 
 class StackError(SentimeshError):
@@ -222,17 +208,76 @@ class Stack:
         return port
 
     async def _stage(self, name: str) -> tuple[Stage[Any], Topic, type[Any], int]:
-        batch_size = self.settings.nats.batch_size
+        settings = self.settings
+        batch_size = settings.nats.batch_size
         match name:
             case "ingest":
-                return self._ingest(), RAW, RawPost, batch_size
+                return build.ingest(settings, self._redis), RAW, RawPost, batch_size
             case "filter":
-                return self._filter(), NORMALIZED, SocialPost, batch_size
+                return build.filtering(settings, self._redis), NORMALIZED, SocialPost, batch_size
             case "scorer":
-                return self._scorer(), FILTERED, FilteredPost, self.settings.model.batch_size
+                return build.scorer(settings, self.metrics), FILTERED, FilteredPost, settings.model.batch_size
             case "aggregator":
                 return await self._aggregate(), SCORED, ScoredPost, batch_size
         raise StackError(f"there is no stage {name}: the stages are {', '.join(STAGES)}")
+
+    def _gateway(self) -> SentimentGateway:
+        return build.gateway(self.settings, self.metrics, self._bus, self._cache(), AggregateStore(self._pool))
+
+    def _cache(self) -> SentimentCache:
+        options = self.settings.storage.redis
+        return SentimentCache(
+            self._redis,
+            key_prefix=options.key_prefix,
+            score_ttl_seconds=options.score_ttl_seconds,
+            baseline_ttl_seconds=options.volume_baseline_ttl_seconds,
+        )
+
+    async def _aggregate(self) -> AggregatorStage:
+        """Build the aggregator with its writers, and bring it back to where the last one stopped."""
+        settings = self.settings
+        store = AggregateStore(self._pool)
+
+        def on_error(backend: str, error: SentimeshError) -> None:
+            self.metrics.writer_errors.labels(backend).inc()
+            log.warning("writer.waiting", backend=backend, error=str(error))
+
+        async def on_live(aggregates: Sequence[SentimentAggregate]) -> None:
+            for aggregate in aggregates:
+                self.metrics.aggregate(aggregate)
+                await self._bus.publish_live(aggregate)
+            self._on_live(aggregates)
+
+        def on_visible(latencies_ms: Sequence[int]) -> None:
+            for latency in latencies_ms:
+                self.metrics.visible_latency.observe(latency)
+            self._on_visible(latencies_ms)
+
+        self._sink = QueuedSink(
+            self._cache(),
+            store,
+            now_ms=build.now_ms,
+            on_live=on_live,
+            on_visible=on_visible,
+            on_error=on_error,
+        )
+        writing = self._group.create_task(self._sink.run(), name="writers")
+        self._exit.callback(writing.cancel)
+        options = build.aggregator_options(settings)
+        through = await self._bus.acknowledged_through(SCORED, "aggregator")
+        # Posts of the first window that is held in full, counted from when they came in.
+        since_ms = build.now_ms() - options.span_ms
+        start_ms = -(-since_ms // options.window_ms) * options.window_ms if through else None
+        stage = build.aggregator(settings, options, self._sink, start_ms)
+        if start_ms is not None:
+            first_ms = start_ms - settings.aggregation.volume_baseline_days * DAY_MS
+            for symbol, end_ms, count in await store.window_counts(settings.symbols, first_ms, start_ms):
+                stage.baseline.load(symbol, end_ms, count)
+            since = dt.datetime.fromtimestamp(since_ms / 1000, dt.UTC)
+            async for messages in self._bus.read_back(SCORED, since, through):
+                await stage.restore(messages)
+        self._aggregator = stage
+        return stage
 
     def _checks(self) -> dict[str, Callable[[], Awaitable[bool]]]:
         async def bus() -> bool:
@@ -265,6 +310,10 @@ class Stack:
             worker = next(w for w in self._workers if w.name == "aggregator")
             await worker.publish(await self._aggregator.finish())
             await self._sink.drain()
+
+    async def windows_written(self) -> int:
+        """Return how many closed windows PostgreSQL holds."""
+        return await AggregateStore(self._pool).count_windows()
 
     async def _watch_lag(self) -> None:
         while not self._stop.is_set():

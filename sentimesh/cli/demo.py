@@ -20,7 +20,8 @@ from sentimesh.cli.run import stopped
 from sentimesh.ledger import Ledger
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 from sentimesh.settings import Settings, load_settings
-from sentimesh.stack import Stack, now_ms
+from sentimesh.build import now_ms
+from sentimesh.stack import Stack
 from sentimesh.telemetry import configure_logging
 
 MINUTE_MS = 60_000
@@ -135,14 +136,18 @@ async def _summary(console: Console, ledger: Ledger, stack: Stack) -> None:
     console.print(f"windows written     {await stack.windows_written():>7,}  to PostgreSQL")
     p50, p99 = ledger.percentile_ms(0.50), ledger.percentile_ms(0.99)
     if p50 is not None and p99 is not None:
-        console.print(f"post to score       p50 {p50 / 1000:.2f} s, p99 {p99 / 1000:.2f} s (received to readable in Redis)")
+        console.print(
+            f"post to score       p50 {p50 / 1000:.2f} s, p99 {p99 / 1000:.2f} s (received to readable in Redis)"
+        )
     for spike in ledger.spikes:
-        console.print(f"spike               {spike.symbol} {spike.spike_ratio:.1f}x, {spike.mention_count} mentions in 60 s")
+        console.print(
+            f"spike               {spike.symbol} {spike.spike_ratio:.1f}x, {spike.mention_count} mentions in 60 s"
+        )
     console.print()
     console.print("ask the gateway (while it serves: sentimesh demo --keep):")
     address = stack.addresses["gateway"]
     console.print(
-        "  grpcurl -plaintext -d '{\"symbol\": \"BTC\"}' "
+        '  grpcurl -plaintext -d \'{"symbol": "BTC"}\' '
         f"{address} com.verlumen.tradestream.social.SentimentGatewayService/GetSocialSentiment",
         soft_wrap=True,
         highlight=False,

@@ -72,7 +72,9 @@ def replay(
     settings = private(settings, clock.value, symbols, model)
     missing = [str(path) for path in files if str(path) != "-" and not path.is_file()]
     if missing:
-        raise ReplayError(f"there is no file {', '.join(missing)}: give the path of a recording, or - for standard input")
+        raise ReplayError(
+            f"there is no file {', '.join(missing)}: give the path of a recording, or - for standard input"
+        )
     summary = asyncio.run(_replay(settings, files, factor, export))
     if as_json:
         typer.echo(json.dumps(summary))
@@ -86,7 +88,6 @@ def private(settings: Settings, clock: str, symbols: str | None, model: str | No
     settings.nats.url = None
     settings.storage.redis.url = None
     settings.storage.postgresql.dsn = None
-    settings.storage.time_series = "postgresql"
     settings.aggregation.clock = "event" if clock == "event" else "system"
     if symbols is not None:
         settings.symbols = [validate_symbol(symbol) for symbol in symbols.split(",")]

@@ -1,0 +1,240 @@
+"""The aggregator stage: windows from the native store, scores, spikes, and what is stored of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from aggregator_svc.formulas import directional_score, social_sentiment_score
+from aggregator_svc.spikes import ViralSpikeDetector
+from aggregator_svc.volume import Volume, VolumeBaseline
+from sentimesh.native import SlideCount, WindowStats, WindowStore
+from sentimesh.pb.pipeline_pb2 import ViralSpike
+from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
+from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject, Stage
+
+NEUTRAL = 0.5
+
+
+class Sink(Protocol):
+    """Where results are kept; each call returns at once or waits for room, and never fails."""
+
+    async def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
+        """Store live scores; ``received_at_ms``: when the posts that they show for the first time came in."""
+
+    async def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
+        """Store closed windows, and each symbol's mean of posts a window."""
+
+    async def put_spikes(self, spikes: Sequence[ViralSpike]) -> None:
+        """Store spikes."""
+
+
+class NoSink:
+    """Keeps nothing: for the stage of one gRPC stream."""
+
+    async def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
+        """Do nothing."""
+
+    async def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    async def put_spikes(self, spikes: Sequence[ViralSpike]) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class AggregatorOptions:
+    """The specification's ``aggregation`` and ``viral_detection`` keys, times in milliseconds.
+
+    ``span_ms``: how long posts are held, and so how late one may come; ``live_refresh_ms``: the shortest time
+    between two live scores of a symbol, by the wall clock.
+    """
+
+    window_ms: int = 300_000
+    span_ms: int = 7_200_000
+    allowed_lateness_ms: int = 5_000
+    min_posts_per_window: int = 3
+    min_credibility: float = 0.3
+    baseline_days: int = 7
+    baseline_min_windows: int = 12
+    spike_window_ms: int = 60_000
+    slide_ms: int = 10_000
+    spike_threshold: float = 5.0
+    spike_min_mentions: int = 10
+    cooldown_ms: int = 300_000
+    refresh_on_spike: bool = True
+    live_refresh_ms: int = 1_000
+
+
+class AggregatorStage(Stage[ScoredPost]):
+    """Drops posts as ``duplicate``, ``late``, ``low_credibility`` or ``untracked``; takes the others into windows.
+
+    With clock "event" windows close by the largest post time seen, with "system" by ``now_ms``.
+    """
+
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        options: AggregatorOptions,
+        sink: Sink,
+        *,
+        clock: Literal["system", "event"],
+        now_ms: Callable[[], int],
+        start_ms: int | None = None,
+    ) -> None:
+        """Windows before ``start_ms`` are not closed again (a restart has read back only a part of them)."""
+        self._symbols = tuple(symbols)
+        self._options = options
+        self._sink = sink
+        self._clock = clock
+        self._now_ms = now_ms
+        self._store = WindowStore(
+            symbols,
+            window_ms=options.window_ms,
+            span_ms=options.span_ms,
+            allowed_lateness_ms=options.allowed_lateness_ms,
+            slide_ms=options.slide_ms,
+            spike_window_ms=options.spike_window_ms,
+            spike_min_mentions=options.spike_min_mentions,
+            min_credibility=options.min_credibility,
+            start_ms=start_ms,
+        )
+        self._detector = ViralSpikeDetector(
+            spike_threshold=options.spike_threshold,
+            min_mentions=options.spike_min_mentions,
+            cooldown_ms=options.cooldown_ms,
+            window_ms=options.spike_window_ms,
+        )
+        self.baseline = VolumeBaseline(days=options.baseline_days, min_windows=options.baseline_min_windows)
+        self._touched: dict[str, list[int]] = {}
+        self._refreshed_ms = 0
+        self._swept_ms = 0
+
+    async def process(self, batch: Sequence[Delivery[ScoredPost]]) -> Sequence[Sequence[Outcome]]:
+        """Take a batch; windows and spikes come with the post whose time brought them about."""
+        clock_ms = None if self._clock == "event" else self._now_ms()
+        result = self._store.add_batch([delivery.message.SerializeToString() for delivery in batch], clock_ms)
+        outcomes: list[list[Outcome]] = []
+        for index, (delivery, status) in enumerate(zip(batch, result.statuses, strict=True)):
+            scored = delivery.message
+            match status:
+                case "accepted":
+                    self._touched.setdefault(scored.post.symbol, []).append(scored.post.received_at_ms)
+                    outcomes.append([])
+                case "malformed":
+                    outcomes.append([Reject(result.errors[index])])
+                case reason:
+                    outcomes.append([Drop(scored.post.post_id, scored.post.symbol, reason, scored.credibility_score)])
+        by_index: dict[int, list[WindowStats | SlideCount]] = {}
+        for index, event in result.events:
+            by_index.setdefault(index, []).append(event)
+        for index, events in by_index.items():
+            outcomes[index] += await self._take(events)
+        await self._refresh()
+        return outcomes
+
+    async def tick(self) -> Sequence[Outcome]:
+        """Close what is due by the system clock and refresh live scores."""
+        if self._clock == "event":
+            await self._refresh()
+            return []
+        outcomes = await self._take(self._store.advance(self._now_ms()))
+        if self._now_ms() >= self._swept_ms + self._options.slide_ms:
+            # Every symbol, also without new posts: the trailing window moves on and old posts leave it.
+            self._swept_ms = self._now_ms()
+            for symbol in self._symbols:
+                self._touched.setdefault(symbol, [])
+        await self._refresh()
+        return outcomes
+
+    def session(self) -> AggregatorStage:
+        """Return a stage with windows of its own, on the event clock, that stores nothing."""
+        return AggregatorStage(self._symbols, self._options, NoSink(), clock="event", now_ms=self._now_ms)
+
+    async def restore(self, messages: Sequence[bytes]) -> Sequence[Outcome]:
+        """Take posts of before a restart, oldest first, and return their windows again.
+
+        Storing them again changes nothing. Spikes are not alerted again; their cooldown goes on.
+        """
+        events = [event for _, event in self._store.add_batch(messages, None).events]
+        for event in events:
+            if isinstance(event, SlideCount):
+                self._detector.detect(event)
+        return await self._take([event for event in events if isinstance(event, WindowStats)])
+
+    async def finish(self) -> Sequence[Outcome]:
+        """Close the windows that hold the last posts (the end of a replay) and refresh what is left."""
+        clock_ms = self._store.clock_ms
+        outcomes: list[Outcome] = []
+        if clock_ms is not None:
+            await self._refresh(now=True)
+            end_ms = (clock_ms // self._options.window_ms + 1) * self._options.window_ms
+            outcomes = await self._take(self._store.advance(end_ms + self._options.allowed_lateness_ms))
+        return outcomes
+
+    async def _take(self, events: Sequence[WindowStats | SlideCount]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        windows: list[SentimentAggregate] = []
+        spikes: list[ViralSpike] = []
+        for event in events:
+            if isinstance(event, SlideCount):
+                spike = self._detector.detect(event)
+                if spike is not None:
+                    spikes.append(spike)
+                    outcomes.append(Forward(spike, spike.symbol, str(spike.detected_at_ms)))
+            else:
+                volume = self.baseline.close(event.symbol, event.end_ms, event.post_count)
+                closed_ms = event.end_ms + self._options.allowed_lateness_ms
+                aggregate = self._aggregate(event, volume, closed_ms if self._clock == "event" else self._now_ms())
+                windows.append(aggregate)
+                identity = f"{event.start_ms}:{event.revision}:{event.post_count}"
+                outcomes.append(Forward(aggregate, aggregate.symbol, identity))
+        if windows:
+            await self._sink.put_windows(windows, {w.symbol: self.baseline.mean(w.symbol) for w in windows})
+        if spikes:
+            await self._sink.put_spikes(spikes)
+            if self._options.refresh_on_spike:
+                await self._refresh(now=True)
+        return outcomes
+
+    async def _refresh(self, *, now: bool = False) -> None:
+        clock_ms = self._store.clock_ms if self._clock == "event" else self._now_ms()
+        wall_ms = self._now_ms()
+        due = now or wall_ms >= self._refreshed_ms + self._options.live_refresh_ms
+        if not self._touched or clock_ms is None or not due:
+            return
+        self._refreshed_ms = wall_ms
+        touched, self._touched = self._touched, {}
+        aggregates = [
+            self._aggregate(stats, self.baseline.live(stats.symbol, stats.post_count), clock_ms, live=True)
+            for stats in self._store.live(list(touched), clock_ms)
+        ]
+        await self._sink.put_live(aggregates, [received for posts in touched.values() for received in posts])
+
+    def _aggregate(
+        self, stats: WindowStats, volume: Volume, updated_at_ms: int, *, live: bool = False
+    ) -> SentimentAggregate:
+        enough = stats.post_count >= self._options.min_posts_per_window
+        parts = (stats.polarity, volume.ratio, stats.credibility)
+        spike_ratio = self._detector.ratio_during(stats.symbol, stats.start_ms, stats.end_ms)
+        return SentimentAggregate(
+            symbol=stats.symbol,
+            window_start_ms=stats.start_ms,
+            window_end_ms=stats.end_ms,
+            polarity=stats.polarity,
+            volume_ratio=volume.ratio,
+            credibility=stats.credibility,
+            social_sentiment_score=social_sentiment_score(*parts) if enough else NEUTRAL,
+            directional_score=directional_score(*parts) if enough else NEUTRAL,
+            post_count=stats.post_count,
+            unique_authors=stats.unique_authors,
+            platform_breakdown=stats.platform_counts,
+            viral_spike=spike_ratio > 0,
+            spike_ratio=spike_ratio,
+            baseline_ready=volume.ready,
+            insufficient_data=not enough,
+            revision=stats.revision,
+            live=live,
+            updated_at_ms=updated_at_ms,
+        )

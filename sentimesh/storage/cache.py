@@ -1,0 +1,88 @@
+"""What Redis holds for readers: ``social:sentiment:{symbol}`` and its companions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import orjson
+import redis.asyncio
+import redis.exceptions
+from google.protobuf import json_format
+
+from sentimesh.errors import StorageUnavailableError
+from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
+
+
+class SentimentCache:
+    """Aggregates as proto3 JSON with the original field names.
+
+    Keys: ``social:sentiment:{symbol}`` the live score, ``social:window:{symbol}`` the last closed window,
+    ``social:volume_baseline:{symbol}`` the mean of posts a window. Every method raises StorageUnavailableError.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        *,
+        key_prefix: str = "social:",
+        score_ttl_seconds: int = 600,
+        baseline_ttl_seconds: int = 691_200,
+    ) -> None:
+        """The times to live are the specification's: ten minutes for scores, eight days for baselines."""
+        self._client = client
+        self._prefix = key_prefix
+        self._score_ttl = score_ttl_seconds
+        self._baseline_ttl = baseline_ttl_seconds
+
+    async def put_live(self, aggregates: Iterable[SentimentAggregate]) -> None:
+        """Store live scores in one round trip."""
+        await self._put("sentiment", {a.symbol: _json(a) for a in aggregates}, self._score_ttl)
+
+    async def put_windows(self, aggregates: Iterable[SentimentAggregate]) -> None:
+        """Store closed windows, the newest of each symbol, in one round trip."""
+        await self._put("window", {a.symbol: _json(a) for a in aggregates}, self._score_ttl)
+
+    async def put_baselines(self, means: Mapping[str, float]) -> None:
+        """Store each symbol's mean of posts a window."""
+        values = {symbol: orjson.dumps({"avg_5min_count": mean}) for symbol, mean in means.items()}
+        await self._put("volume_baseline", values, self._baseline_ttl)
+
+    async def get(self, symbols: Sequence[str]) -> list[SentimentAggregate | None]:
+        """Return the live score of each symbol, None where there is none."""
+        try:
+            values = await self._client.mget([f"{self._prefix}sentiment:{symbol}" for symbol in symbols])
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise _unavailable(error) from error
+        return [None if value is None else _parse(value) for value in values]
+
+    async def _put(self, kind: str, values: Mapping[str, bytes], ttl_seconds: int) -> None:
+        if not values:
+            return
+        try:
+            async with self._client.pipeline(transaction=False) as pipeline:
+                for symbol, value in values.items():
+                    pipeline.set(f"{self._prefix}{kind}:{symbol}", value, ex=ttl_seconds)
+                await pipeline.execute()
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise _unavailable(error) from error
+
+
+def _json(aggregate: SentimentAggregate) -> bytes:
+    return json_format.MessageToJson(
+        aggregate, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=None
+    ).encode()
+
+
+def _parse(value: bytes | str) -> SentimentAggregate:
+    try:
+        return json_format.Parse(value, SentimentAggregate(), ignore_unknown_fields=True)
+    except json_format.ParseError as error:
+        raise StorageUnavailableError(
+            f"a cached sentiment in Redis is not readable ({error}): delete the keys social:sentiment:*"
+        ) from error
+
+
+def _unavailable(error: Exception) -> StorageUnavailableError:
+    return StorageUnavailableError(
+        f"Redis does not answer ({type(error).__name__}): check that the server of storage.redis.url runs"
+    )

@@ -1,0 +1,189 @@
+"""The PostgreSQL tables: migrations, upserts of windows and spikes, and what the gateway and the baseline read."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any
+
+import asyncpg
+import orjson
+from pydantic import SecretStr
+
+from sentimesh.errors import StorageUnavailableError
+from sentimesh.pb.pipeline_pb2 import ViralSpike
+from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
+
+MIGRATION_LOCK = 0x5E471  # an arbitrary number of ours for pg_advisory_lock
+TIMEOUT_SECONDS = 30.0
+
+_UPSERT_WINDOW = """
+INSERT INTO social_sentiment_scores AS known
+    (symbol, window_start, window_end, polarity, volume_ratio, credibility, social_sentiment_score,
+     directional_score, post_count, unique_authors, platform_breakdown, viral_spike, spike_ratio,
+     baseline_ready, insufficient_data, revision, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+ON CONFLICT (symbol, window_start) DO UPDATE SET
+    polarity = EXCLUDED.polarity, volume_ratio = EXCLUDED.volume_ratio, credibility = EXCLUDED.credibility,
+    social_sentiment_score = EXCLUDED.social_sentiment_score, directional_score = EXCLUDED.directional_score,
+    post_count = EXCLUDED.post_count, unique_authors = EXCLUDED.unique_authors,
+    platform_breakdown = EXCLUDED.platform_breakdown, viral_spike = EXCLUDED.viral_spike,
+    spike_ratio = EXCLUDED.spike_ratio, baseline_ready = EXCLUDED.baseline_ready,
+    insufficient_data = EXCLUDED.insufficient_data, revision = EXCLUDED.revision, updated_at = EXCLUDED.updated_at
+WHERE known.revision <= EXCLUDED.revision OR known.post_count < EXCLUDED.post_count
+"""
+
+_UPSERT_SPIKE = """
+INSERT INTO social_viral_spikes (symbol, spike_ratio, mention_count, baseline_rate, dominant_platform, detected_at)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (symbol, detected_at) DO NOTHING
+"""
+
+_LATEST = """
+SELECT DISTINCT ON (symbol) * FROM social_sentiment_scores
+WHERE symbol = ANY($1::text[]) ORDER BY symbol, window_end DESC
+"""
+
+_COUNTS = """
+SELECT symbol, window_end, post_count FROM social_sentiment_scores
+WHERE symbol = ANY($1::text[]) AND window_end > $2 AND window_end <= $3 ORDER BY window_end, symbol
+"""
+
+
+async def connect(dsn: SecretStr) -> asyncpg.Pool[Any]:
+    """Return a pool on a database whose schema is up to date. Raises StorageUnavailableError."""
+    try:
+        pool = await asyncpg.create_pool(
+            dsn.get_secret_value(), min_size=1, max_size=8, timeout=10, command_timeout=TIMEOUT_SECONDS
+        )
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        # From None: such an error may quote the dsn.
+        raise StorageUnavailableError(
+            f"PostgreSQL cannot be used ({type(error).__name__}): check storage.postgresql.dsn and that the server runs"
+        ) from None
+    try:
+        await migrate(pool)
+    except BaseException:
+        await pool.close()
+        raise
+    return pool
+
+
+async def migrate(pool: asyncpg.Pool[Any]) -> list[str]:
+    """Apply the migrations that this database lacks, each once, in order; return their names."""
+    folder = resources.files("sentimesh.storage") / "migrations"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda file: file.name)
+    applied = []
+    async with _available(), pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS social_schema_migrations "
+            "(name TEXT PRIMARY KEY, applied_at TIMESTAMPTZ NOT NULL DEFAULT NOW())"
+        )
+        known = {row["name"] for row in await connection.fetch("SELECT name FROM social_schema_migrations")}
+        for file in files:
+            if file.name not in known:
+                await connection.execute(file.read_text())
+                await connection.execute("INSERT INTO social_schema_migrations (name) VALUES ($1)", file.name)
+                applied.append(file.name)
+    return applied
+
+
+class AggregateStore:
+    """Windows and spikes. Every method raises StorageUnavailableError; every write may be repeated."""
+
+    def __init__(self, pool: asyncpg.Pool[Any]) -> None:
+        self._pool = pool
+
+    async def upsert_windows(self, aggregates: Iterable[SentimentAggregate]) -> None:
+        """Write closed windows, one row a (symbol, window_start); an older revision never replaces a newer one."""
+        await self._write(_UPSERT_WINDOW, [_window_row(aggregate) for aggregate in aggregates])
+
+    async def insert_spikes(self, spikes: Iterable[ViralSpike]) -> None:
+        """Write spikes, one row a (symbol, detected_at)."""
+        rows = [
+            (s.symbol, s.spike_ratio, s.mention_count, s.baseline_rate, s.dominant_platform, _time(s.detected_at_ms))
+            for s in spikes
+        ]
+        await self._write(_UPSERT_SPIKE, rows)
+
+    async def latest(self, symbols: Sequence[str]) -> list[SentimentAggregate | None]:
+        """Return the newest closed window of each symbol, None where there is none."""
+        async with _available():
+            rows = await self._pool.fetch(_LATEST, list(symbols))
+        found = {row["symbol"]: _aggregate(row) for row in rows}
+        return [found.get(symbol) for symbol in symbols]
+
+    async def window_counts(self, symbols: Sequence[str], since_ms: int, until_ms: int) -> list[tuple[str, int, int]]:
+        """Return (symbol, window_end_ms, post_count) of windows that end after ``since_ms``, up to ``until_ms``."""
+        async with _available():
+            rows = await self._pool.fetch(_COUNTS, list(symbols), _time(since_ms), _time(until_ms))
+        return [(row["symbol"], _milliseconds(row["window_end"]), row["post_count"]) for row in rows]
+
+    async def count_windows(self) -> int:
+        """Return how many windows are stored."""
+        async with _available():
+            count: int = await self._pool.fetchval("SELECT count(*) FROM social_sentiment_scores")
+        return count
+
+    async def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            async with _available():
+                await self._pool.executemany(statement, rows)
+
+
+@asynccontextmanager
+async def _available() -> AsyncIterator[None]:
+    try:
+        yield
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise StorageUnavailableError(
+            f"PostgreSQL does not do its work ({type(error).__name__}): check the server of storage.postgresql.dsn"
+        ) from error
+
+
+def _time(milliseconds: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+
+
+def _milliseconds(time: dt.datetime) -> int:
+    return round(time.timestamp() * 1000)
+
+
+def _window_row(a: SentimentAggregate) -> tuple[Any, ...]:
+    return (
+        a.symbol,
+        _time(a.window_start_ms),
+        _time(a.window_end_ms),
+        a.polarity,
+        a.volume_ratio,
+        a.credibility,
+        a.social_sentiment_score,
+        a.directional_score,
+        a.post_count,
+        a.unique_authors,
+        orjson.dumps(dict(a.platform_breakdown), option=orjson.OPT_SORT_KEYS).decode(),
+        a.viral_spike,
+        a.spike_ratio if a.viral_spike else None,
+        a.baseline_ready,
+        a.insufficient_data,
+        a.revision,
+        _time(a.updated_at_ms),
+    )
+
+
+def _aggregate(row: asyncpg.Record) -> SentimentAggregate:
+    same = (
+        *("symbol", "polarity", "volume_ratio", "credibility", "social_sentiment_score", "directional_score"),
+        *("post_count", "unique_authors", "viral_spike", "baseline_ready", "insufficient_data", "revision"),
+    )
+    return SentimentAggregate(
+        **{name: row[name] for name in same},
+        window_start_ms=_milliseconds(row["window_start"]),
+        window_end_ms=_milliseconds(row["window_end"]),
+        platform_breakdown=orjson.loads(row["platform_breakdown"]),
+        spike_ratio=row["spike_ratio"] or 0.0,
+        updated_at_ms=_milliseconds(row["updated_at"]),
+    )
