@@ -1,0 +1,133 @@
+"""The files of deploy/ say what the programs that read them, and the code, understand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import Metric
+
+from sentimesh.telemetry import Metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = {"ingest": 50051, "filter": 50052, "scorer": 50053, "aggregator": 50054, "gateway": 50055}
+# The specification's, of the live platforms' sources.
+METRICS_TO_COME = {"social_api_rate_limit_remaining"}
+
+
+def peer(name: str) -> Path:
+    """Return a program that `make peers` builds."""
+    program = ROOT / ".peers" / "bin" / name
+    if not program.exists():
+        pytest.skip(f"{name} is not built: make peers")
+    return program
+
+
+@pytest.fixture
+def compose() -> Any:
+    """The compose file as docker-compose reads it."""
+    result = subprocess.run(
+        [peer("docker-compose"), "-f", ROOT / "docker-compose.yml", "config", "--format", "json"],
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "POSTGRES_PASSWORD": "given"},
+        check=True,
+        capture_output=True,
+    )
+    return json.loads(result.stdout)
+
+
+@pytest.mark.peer
+def test_compose_runs_each_stage_by_the_command_line(compose: Any) -> None:
+    commands = {name: service["command"] for name, service in compose["services"].items() if name in STAGES}
+    assert commands == {name: ["run", name] for name in STAGES}
+    for name, port in STAGES.items():
+        assert compose["services"][name]["healthcheck"]["test"][-1] == str(port)
+
+
+@pytest.mark.peer
+def test_compose_publishes_on_the_loopback_interface_only(compose: Any) -> None:
+    published = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert "50055" in {port["published"] for port in published}
+    assert {port["host_ip"] for port in published} == {"127.0.0.1"}
+
+
+@pytest.mark.peer
+def test_compose_wants_the_password_from_the_environment() -> None:
+    result = subprocess.run(
+        [peer("docker-compose"), "-f", ROOT / "docker-compose.yml", "config", "-q"],
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "set POSTGRES_PASSWORD" in result.stderr
+
+
+def test_the_brokers_configuration_is_valid_and_writes_through() -> None:
+    server = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert server is not None
+    subprocess.run([server, "-t", "-c", ROOT / "deploy" / "nats.conf"], check=True, capture_output=True)
+    assert "sync_interval: always" in (ROOT / "deploy" / "nats.conf").read_text()
+
+
+@pytest.fixture
+def objects() -> list[Any]:
+    """The Kubernetes objects as kustomize makes them."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    result = subprocess.run(
+        ["kubectl", "kustomize", ROOT / "deploy" / "kubernetes"], check=True, capture_output=True, text=True
+    )
+    return list(yaml.safe_load_all(result.stdout))
+
+
+@pytest.mark.peer
+def test_kubernetes_runs_each_stage_with_a_health_probe_and_no_secret_of_ours(objects: list[Any]) -> None:
+    workloads = {o["metadata"]["name"]: o for o in objects if o["kind"] in ("Deployment", "StatefulSet")}
+    services = {o["metadata"]["name"]: o["spec"] for o in objects if o["kind"] == "Service"}
+    assert set(workloads) == set(services) == set(STAGES)
+    assert {name for name, o in workloads.items() if o["kind"] == "StatefulSet"} == {"aggregator"}
+    for name, port in STAGES.items():
+        [container] = workloads[name]["spec"]["template"]["spec"]["containers"]
+        assert container["args"] == ["run", name]
+        assert container["readinessProbe"]["grpc"]["port"] == port
+        from_secret = {e["name"] for e in container["env"] if "secretKeyRef" in e.get("valueFrom", {})}
+        assert from_secret == {
+            "SENTIMESH__NATS__URL",
+            "SENTIMESH__STORAGE__REDIS__URL",
+            "SENTIMESH__STORAGE__POSTGRESQL__DSN",
+        }
+        labels = workloads[name]["spec"]["template"]["metadata"]["labels"]
+        assert services[name]["selector"].items() <= labels.items()
+    assert not [o for o in objects if o["kind"] == "Secret"]
+
+
+def _names(metric: Metric) -> set[str]:
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
+    return {f"{metric.name}{suffix}" for suffix in suffixes[metric.type]}
+
+
+def test_every_alert_reads_metrics_that_exist() -> None:
+    groups = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    known = {name for metric in Metrics().registry.collect() for name in _names(metric)}
+    assert len(rules) == 7
+    for rule in rules:
+        read = set(re.findall(r"\bsocial_\w+", rule["expr"]))
+        assert read, rule["alert"]
+        assert read <= known | METRICS_TO_COME, rule["alert"]
+
+
+@pytest.mark.peer
+def test_prometheus_accepts_the_rules() -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    subprocess.run(["promtool", "check", "rules", ROOT / "deploy" / "prometheus" / "rules.yml"], check=True)

@@ -1,0 +1,101 @@
+"""What holds for the repository as a whole."""
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGE_PACKAGES = ("ingest_svc", "filter_svc", "scorer_svc", "aggregator_svc", "gateway_svc")
+MAX_CODE_LINES = 300
+# Bus, health, metrics and settings are the host's (ARCHITECTURE: a stage is a pure function with a host around it).
+HOST_MODULES = (
+    "nats",
+    "grpc_health",
+    "grpc_reflection",
+    "prometheus_client",
+    "opentelemetry",
+    "pydantic_settings",
+    "sentimesh.bus",
+    "sentimesh.host",
+    "sentimesh.rpc",
+    "sentimesh.settings",
+    "sentimesh.stack",
+    "sentimesh.telemetry",
+)
+NOT_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+
+
+def code_lines(source: str) -> int:
+    """Count lines that hold anything but space and comments; docstrings count."""
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in NOT_CODE:
+            lines.update(
+                number for number, text in enumerate(token.string.splitlines(), token.start[0]) if text.strip()
+            )
+    return len(lines)
+
+
+def imported(source: str) -> set[str]:
+    """Return the dotted names that a module imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    return names
+
+
+def test_code_lines_leave_out_space_and_comments_only() -> None:
+    assert code_lines('"""Two\n\nlines."""\n\n# none\nx = 1  # one\ny = [\n    2,\n]\n') == 6
+
+
+def test_imports_are_found_in_every_form() -> None:
+    source = "import nats.aio\nfrom sentimesh import bus\ndef f():\n    from prometheus_client import Counter\n"
+    assert {"nats.aio", "sentimesh.bus", "prometheus_client"} <= imported(source)
+
+
+@pytest.mark.parametrize("package", STAGE_PACKAGES)
+def test_a_stage_fits_in_a_few_pages(package: str) -> None:
+    counted = {path.name: code_lines(path.read_text()) for path in (ROOT / package).glob("*.py")}
+    assert 0 < sum(counted.values()) <= MAX_CODE_LINES, counted
+
+
+@pytest.mark.parametrize("package", STAGE_PACKAGES)
+def test_a_stage_knows_nothing_of_its_host(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        for name in imported(path.read_text()):
+            assert not any(name == host or name.startswith(f"{host}.") for host in HOST_MODULES), f"{path}: {name}"
+
+
+def test_generated_code_is_what_the_contracts_generate() -> None:
+    subprocess.run([sys.executable, ROOT / "tools" / "generate_protos.py", "--check"], check=True)
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-bootstrap.lock"])
+def test_a_lock_has_versions_and_hashes_and_no_address(name: str) -> None:
+    lock = (ROOT / name).read_text()
+    assert "://" not in lock
+    requirements = [block for block in re.split(r"\n(?=\S)", lock) if not block.startswith("#")]
+    assert requirements
+    for requirement in requirements:
+        assert re.match(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[^ ]+", requirement), requirement
+        assert "--hash=sha256:" in requirement, requirement
+
+
+def test_everything_asked_for_is_in_the_lock() -> None:
+    def normal(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    locked = {
+        normal(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(), re.M)
+    }
+    asked = {normal(line) for line in (ROOT / "requirements.in").read_text().split()}
+    assert asked <= locked
