@@ -13,7 +13,7 @@ MIN_COPY_CHARACTERS = 40
 _LINK = re.compile(r"https?://\S+|www\.\S+")
 _MENTION = re.compile(r"(?<!\w)@\w+")
 _SPACE = re.compile(r"[^\S\n]+")
-_BLANK_LINES = re.compile(r" ?\n(?:[ \n]*\n)?")
+_BLANK_LINES = re.compile(r" ?\n[ \n]*")
 _WORDS = re.compile(r"[^\W_]+")
 # The categories Cc (control) and Cf (format) without tab, line feed and the zero-width joiner that makes one emoji of
 # several, and surrogates.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ingest_svc.sources.payloads.fields import INT32_MAX, Fields
+from ingest_svc.sources.payloads.markdown import plain
 from ingest_svc.text import clean
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
 
@@ -35,7 +36,7 @@ def read(payload: Fields, post: SocialPost) -> bool:
         post.repost_of = f"discord:{original}"
         text = forwarded.text("content") if forwarded else ""
     if payload.count("type") in _WRITTEN:
-        post.text = clean(_REFERENCE.sub(" ", _CUSTOM_EMOJI.sub(r"\1", text)))
+        post.text = clean(plain(_REFERENCE.sub(" ", _CUSTOM_EMOJI.sub(r"\1", text))))
     post.engagement.likes = min(sum(item.count("count") for item in payload.objects("reactions")), INT32_MAX)
     if post.author_id.isascii() and post.author_id.isdigit() and len(post.author_id) <= 20:
         post.author.account_created_ms = (int(post.author_id) >> 22) + EPOCH_MS

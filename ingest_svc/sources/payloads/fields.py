@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from sentimesh.errors import MalformedMessageError
 
 INT32_MAX = 2**31 - 1
+# Ids become message ids, keys and links.
+_IDENTIFIER = re.compile(r"[!-~]{1,128}")
 
 
 class Fields:
@@ -38,11 +41,11 @@ class Fields:
         return self._value.get(name) is True
 
     def identifier(self, name: str, *, required: bool = True) -> str:
-        """Return an id (a string or an integer) as a string; empty when absent and not required."""
+        """Return an id (1 to 128 printable ASCII characters, or an integer); empty when absent and not required."""
         value = self._value.get(name)
         if (value is None or value == "") and not required:
             return ""
-        if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+        if not isinstance(value, str | int) or isinstance(value, bool) or not _IDENTIFIER.fullmatch(str(value)):
             raise self.fail(name, "an id")
         return str(value)
 
