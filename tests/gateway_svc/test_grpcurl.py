@@ -77,7 +77,7 @@ async def test_a_score_is_asked_for(address: str) -> None:
     code, answer = await grpcurl("-d", '{"symbol": "BTC"}', address, f"{SERVICE}/GetSocialSentiment")
     assert code == 0
     sentiment = json.loads(answer)["sentiment"]
-    assert sentiment["socialSentimentScore"] == 0.25
+    assert sentiment["social_sentiment_score"] == 0.25
     assert sentiment["band"] == "SENTIMENT_BAND_BEARISH"
 
 
