@@ -43,7 +43,7 @@ test: $(STAMPS)/native ## Run the tests of the Rust crate and of Python
 lint: $(STAMPS)/native ## Check style, types, Rust and the contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict --explicit-package-bases $(PACKAGES) tests tools bench
+	$(BIN)/mypy --strict --explicit-package-bases $(PACKAGES) tests tools bench deploy
 	cargo fmt --check $(CARGO_MANIFEST)
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --locked --all-targets $(CARGO_MANIFEST) -- -D warnings
 	$(BIN)/python tools/generate_protos.py --check
