@@ -1,0 +1,323 @@
+//! Binding of [`super::store`].
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+use super::message::LAST_MS;
+use super::slices::Totals;
+use super::store::{Config, Event, MAX_AHEAD_MS, Status, Store, check_time};
+use crate::python::{extract_messages, extract_texts, with_lock};
+
+/// One symbol over one span of time.
+#[pyclass(frozen, get_all, module = "sentimesh._native")]
+pub struct WindowStats {
+    symbol: String,
+    start_ms: i64,
+    end_ms: i64,
+    /// Mean polarity weighted by engagement_weight * credibility_score; 0.0 without weight.
+    polarity: f64,
+    /// Mean credibility; 0.0 without posts.
+    credibility: f64,
+    post_count: u64,
+    unique_authors: u64,
+    platform_counts: BTreeMap<String, u64>,
+    /// 0 for a window's first closing, and for live reads.
+    revision: u32,
+}
+
+#[pymethods]
+impl WindowStats {
+    fn __repr__(&self) -> String {
+        format!(
+            "WindowStats(symbol={:?}, start_ms={}, end_ms={}, polarity={:?}, credibility={:?}, post_count={}, \
+             unique_authors={}, platform_counts={:?}, revision={})",
+            self.symbol,
+            self.start_ms,
+            self.end_ms,
+            self.polarity,
+            self.credibility,
+            self.post_count,
+            self.unique_authors,
+            self.platform_counts,
+            self.revision
+        )
+    }
+}
+
+/// A sliding window that holds at least ``spike_min_mentions``.
+#[pyclass(frozen, get_all, module = "sentimesh._native")]
+pub struct SlideCount {
+    symbol: String,
+    end_ms: i64,
+    mention_count: u64,
+    /// Mentions per sliding window over the baseline span before the window.
+    baseline_rate: f64,
+    platform_counts: BTreeMap<String, u64>,
+}
+
+#[pymethods]
+impl SlideCount {
+    fn __repr__(&self) -> String {
+        format!(
+            "SlideCount(symbol={:?}, end_ms={}, mention_count={}, baseline_rate={:?}, platform_counts={:?})",
+            self.symbol,
+            self.end_ms,
+            self.mention_count,
+            self.baseline_rate,
+            self.platform_counts
+        )
+    }
+}
+
+/// What became of a batch.
+#[pyclass(frozen, get_all, module = "sentimesh._native")]
+pub struct BatchResult {
+    /// One a message: accepted, duplicate, late, low_credibility, untracked or malformed.
+    statuses: Py<PyList>,
+    /// Index of a malformed message to what is wrong with it.
+    errors: Py<PyDict>,
+    /// Index of the message whose time brought it about, and the closed window or slide, in order of time.
+    events: Py<PyList>,
+}
+
+/// An event with names in place of numbers, made while the GIL is released.
+enum Named {
+    Window(WindowStats),
+    Slide(SlideCount),
+}
+
+impl Named {
+    fn new(store: &Store, event: Event) -> Self {
+        match event {
+            Event::Window {
+                symbol,
+                start_ms,
+                revision,
+                totals,
+            } => Self::Window(stats(store, symbol, start_ms, revision, &totals)),
+            Event::Slide {
+                symbol,
+                end_ms,
+                mention_count,
+                baseline_rate,
+                platforms,
+            } => Self::Slide(SlideCount {
+                symbol: store.symbols()[symbol].clone(),
+                end_ms,
+                mention_count,
+                baseline_rate,
+                platform_counts: name_platforms(store, &platforms),
+            }),
+        }
+    }
+
+    fn into_object(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(match self {
+            Self::Window(window) => Py::new(py, window)?.into_any(),
+            Self::Slide(slide) => Py::new(py, slide)?.into_any(),
+        })
+    }
+}
+
+fn stats(
+    store: &Store,
+    symbol: usize,
+    start_ms: i64,
+    revision: u32,
+    totals: &Totals,
+) -> WindowStats {
+    WindowStats {
+        symbol: store.symbols()[symbol].clone(),
+        start_ms,
+        end_ms: start_ms + store.config().window_ms,
+        polarity: totals.polarity(),
+        credibility: totals.credibility(),
+        post_count: totals.count,
+        unique_authors: totals.unique_authors,
+        platform_counts: name_platforms(store, &totals.platforms),
+        revision,
+    }
+}
+
+fn name_platforms(store: &Store, counts: &BTreeMap<u32, u64>) -> BTreeMap<String, u64> {
+    counts
+        .iter()
+        .map(|(&platform, &count)| (store.platforms()[platform as usize].clone(), count))
+        .collect()
+}
+
+fn status_name(status: Status) -> &'static str {
+    match status {
+        Status::Accepted => "accepted",
+        Status::Duplicate => "duplicate",
+        Status::Late => "late",
+        Status::LowCredibility => "low_credibility",
+        Status::Untracked => "untracked",
+        Status::Malformed => "malformed",
+    }
+}
+
+/// Rings of slices, one a tracked symbol, from which every window is read.
+#[pyclass(frozen, module = "sentimesh._native")]
+pub struct WindowStore(Mutex<Store>);
+
+#[pymethods]
+impl WindowStore {
+    #[new]
+    #[pyo3(signature = (
+        symbols, *, window_ms = 300_000, slice_ms = 10_000, span_ms = 7_200_000, allowed_lateness_ms = 0,
+        slide_ms = 10_000, spike_window_ms = 60_000, baseline_ms = 3_600_000, spike_min_mentions = 10,
+        min_credibility = 0.0, start_ms = None
+    ))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "keyword arguments of the Python constructor"
+    )]
+    fn new(
+        symbols: &Bound<'_, PyAny>,
+        window_ms: i64,
+        slice_ms: i64,
+        span_ms: i64,
+        allowed_lateness_ms: i64,
+        slide_ms: i64,
+        spike_window_ms: i64,
+        baseline_ms: i64,
+        spike_min_mentions: i64,
+        min_credibility: f64,
+        start_ms: Option<i64>,
+    ) -> PyResult<Self> {
+        let config = Config {
+            window_ms,
+            slice_ms,
+            span_ms,
+            allowed_lateness_ms,
+            slide_ms,
+            spike_window_ms,
+            baseline_ms,
+            spike_min_mentions,
+            min_credibility,
+            start_ms,
+        };
+        config.check().map_err(PyValueError::new_err)?;
+        let symbols: Vec<String> = extract_texts(symbols, "symbols")?
+            .iter()
+            .map(|symbol| symbol.to_string())
+            .collect();
+        let mut seen = HashSet::new();
+        for (index, symbol) in symbols.iter().enumerate() {
+            if symbol.is_empty() || !seen.insert(symbol) {
+                let wrong = if symbol.is_empty() {
+                    "empty"
+                } else {
+                    "given twice"
+                };
+                return Err(PyValueError::new_err(format!(
+                    "symbols[{index}] ({symbol:?}) is {wrong}"
+                )));
+            }
+        }
+        Ok(Self(Mutex::new(Store::new(symbols, config))))
+    }
+
+    /// Take serialized ScoredPost messages, in order.
+    #[pyo3(signature = (messages, clock_ms = None))]
+    fn add_batch(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyAny>,
+        clock_ms: Option<i64>,
+    ) -> PyResult<BatchResult> {
+        if let Some(clock_ms) = clock_ms {
+            check_time("clock_ms", clock_ms).map_err(PyValueError::new_err)?;
+        }
+        let messages = extract_messages(messages, "messages")?;
+        let (statuses, errors, events) = with_lock(py, &self.0, |store| {
+            let outcome = store.add_batch(&messages, clock_ms, latest_ms());
+            let events: Vec<(usize, Named)> = outcome
+                .events
+                .into_iter()
+                .map(|(index, event)| (index, Named::new(store, event)))
+                .collect();
+            (outcome.statuses, outcome.errors, events)
+        });
+        let names: Vec<Bound<'_, PyString>> = statuses
+            .iter()
+            .map(|status| PyString::intern(py, status_name(*status)))
+            .collect();
+        let error_texts = PyDict::new(py);
+        for (index, error) in errors {
+            error_texts.set_item(index, error)?;
+        }
+        let event_objects = PyList::empty(py);
+        for (index, event) in events {
+            event_objects.append((index, event.into_object(py)?))?;
+        }
+        Ok(BatchResult {
+            statuses: PyList::new(py, names)?.unbind(),
+            errors: error_texts.unbind(),
+            events: event_objects.unbind(),
+        })
+    }
+
+    /// Move the clock (never back) and return what is due, in order of time.
+    fn advance(&self, py: Python<'_>, clock_ms: i64) -> PyResult<Vec<Py<PyAny>>> {
+        check_time("clock_ms", clock_ms).map_err(PyValueError::new_err)?;
+        let events: Vec<Named> = with_lock(py, &self.0, |store| {
+            let events = store.advance(clock_ms);
+            events
+                .into_iter()
+                .map(|event| Named::new(store, event))
+                .collect()
+        });
+        events
+            .into_iter()
+            .map(|event| event.into_object(py))
+            .collect()
+    }
+
+    /// Read the trailing ``window_ms`` up to ``end_ms``, rounded up to a whole slice, of each symbol.
+    fn live(
+        &self,
+        py: Python<'_>,
+        symbols: &Bound<'_, PyAny>,
+        end_ms: i64,
+    ) -> PyResult<Vec<WindowStats>> {
+        check_time("end_ms", end_ms).map_err(PyValueError::new_err)?;
+        let symbols = extract_texts(symbols, "symbols")?;
+        let found: Result<Vec<WindowStats>, usize> = with_lock(py, &self.0, |store| {
+            let read = |(index, symbol): (usize, &str)| {
+                let number = store.number(symbol).ok_or(index)?;
+                let (start_ms, totals) = store.live(number, end_ms);
+                Ok(stats(store, number, start_ms, 0, &totals))
+            };
+            symbols
+                .iter()
+                .map(|symbol| &**symbol)
+                .enumerate()
+                .map(read)
+                .collect()
+        });
+        found.map_err(|index| {
+            let symbol: &str = &symbols[index];
+            PyValueError::new_err(format!("symbols[{index}] ({symbol:?}) is not tracked"))
+        })
+    }
+
+    #[getter]
+    fn clock_ms(&self, py: Python<'_>) -> Option<i64> {
+        with_lock(py, &self.0, |store| store.clock_ms())
+    }
+}
+
+/// The largest time that a post of a recording can have: none is from the future.
+fn latest_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.ok()
+        .and_then(|now| i64::try_from(now.as_millis()).ok())
+        .map_or(LAST_MS, |now_ms| now_ms.saturating_add(MAX_AHEAD_MS))
+}
