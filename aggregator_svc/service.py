@@ -208,7 +208,8 @@ class AggregatorStage(Stage[ScoredPost]):
         touched, self._touched = self._touched, {}
         aggregates = [
             self._aggregate(stats, self.baseline.live(stats.symbol, stats.post_count), clock_ms, live=True)
-            for stats in self._store.live(list(touched), clock_ms)
+            # The end is exclusive, and a post of this very millisecond belongs in.
+            for stats in self._store.live(list(touched), clock_ms + 1)
         ]
         await self._sink.put_live(aggregates, [received for posts in touched.values() for received in posts])
 

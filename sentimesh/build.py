@@ -77,7 +77,7 @@ def scorer(settings: Settings, metrics: Metrics) -> ScorerStage:
             if name == options.fallback:
                 raise
             metrics.model_errors.labels(name, error.error_type).inc()
-            log.error("model.unusable", model=name, error=str(error), next=options.fallback)
+            log.warning("model.unusable", model=name, error=str(error), next=options.fallback)
 
     def on_model_error(model: str, error_type: str) -> None:
         metrics.model_errors.labels(model, error_type).inc()

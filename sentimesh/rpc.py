@@ -106,7 +106,12 @@ class _StageServicer:
 
 
 def _servicer(base: type[Any], method: str, servicer: _StageServicer) -> Any:
-    return type(base.__name__, (base,), {method: lambda _self, requests, context: servicer.stream(requests, context)})()
+    # grpc looks at the method itself to see that it is an asynchronous generator.
+    async def call(_self: Any, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async for response in servicer.stream(requests, context):
+            yield response
+
+    return type(base.__name__, (base,), {method: call})()
 
 
 def add_stage(server: grpc.aio.Server, name: str, stage: Stage[Any]) -> str:

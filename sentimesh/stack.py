@@ -287,7 +287,7 @@ class Stack:
             return bool(await self._redis.ping())
 
         async def database() -> bool:
-            return await self._pool.fetchval("SELECT 1", timeout=5) == 1
+            return bool(await self._pool.fetchval("SELECT 1", timeout=5))
 
         return {"nats": bus, "redis": cache, "postgresql": database}
 
@@ -300,7 +300,7 @@ class Stack:
     async def drained(self) -> None:
         """Wait until every stage has finished all there is in its stream."""
         for worker in self._workers:
-            while await self._bus.lag(worker.topic, worker.durable):
+            while await self._bus.lag(worker.topic, worker.durable):  # noqa: ASYNC110 (the broker is asked)
                 await asyncio.sleep(0.1)
 
     async def finish(self) -> None:

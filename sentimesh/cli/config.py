@@ -18,11 +18,7 @@ _Path = Annotated[
 def check(path: _Path = None) -> None:
     """Say whether a configuration can be used; exit code 1 and the reason if it cannot."""
     settings = load_settings(path)
-    sources = [name for name, source in settings.sources if source.enabled]
-    embedded = [name for name, url in settings.server_urls().items() if url is None]
-    typer.echo(f"ok: {source_of(path)}")
-    typer.echo(f"  symbols: {len(settings.symbols)}; sources enabled: {', '.join(sources) or 'none'}")
-    typer.echo(f"  model: {settings.model.primary}; embedded servers: {', '.join(embedded) or 'none'}")
+    typer.echo(f"ok: {source_of(path)}: {len(settings.symbols)} symbols, model {settings.model.primary}")
 
 
 def show(path: _Path = None) -> None:

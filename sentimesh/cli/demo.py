@@ -16,11 +16,11 @@ from rich.text import Text
 
 from gateway_svc.bands import band_name
 from ingest_svc.sources.simulator import SimulatorSource, Spike
+from sentimesh.build import now_ms
 from sentimesh.cli.run import stopped
 from sentimesh.ledger import Ledger
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 from sentimesh.settings import Settings, load_settings
-from sentimesh.build import now_ms
 from sentimesh.stack import Stack
 from sentimesh.telemetry import configure_logging
 

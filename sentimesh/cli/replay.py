@@ -102,8 +102,7 @@ def count_lines(files: Sequence[Path]) -> int | None:
     for path in files:
         if str(path) == "-":
             return None
-        opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-        with opened as lines:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
             total += sum(1 for line in lines if line.strip())
     return total
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
+import redis.asyncio
 from pydantic import SecretStr
 
 from sentimesh.bus import Bus
@@ -36,8 +37,11 @@ def settings(nats_url: str, redis_url: str, postgres_dsn: str) -> Settings:
 
 
 @pytest.fixture
-async def system(settings: Settings) -> AsyncIterator[System]:
+async def system(settings: Settings, redis_url: str) -> AsyncIterator[System]:
     ledger = Ledger()
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        # Claims of earlier tests would make the same posts duplicates.
+        await client.flushdb()
     async with Bus(settings.nats.url or SecretStr("")) as bus:
         for stream in await bus.jetstream.streams_info():
             await bus.jetstream.delete_stream(str(stream.config.name))

@@ -1,0 +1,128 @@
+"""``sentimesh doctor``: what is installed, reachable, healthy."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import socket
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import asyncpg
+import grpc
+import redis.asyncio
+import typer
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from scorer_svc.model_files import find_model
+from sentimesh.bus import Bus
+from sentimesh.embedded import nats_binary, postgres_folder, valkey_binary
+from sentimesh.errors import SentimeshError
+from sentimesh.native import simhash64
+from sentimesh.settings import Settings, load_settings
+from sentimesh.stack import STAGES
+
+CHECK_SECONDS = 3.0
+
+
+class DoctorError(SentimeshError):
+    """Something that is needed is missing or does not answer."""
+
+
+Finding = tuple[str, bool | None, str]
+
+
+def doctor(config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None) -> None:
+    """Show what is installed, which configured servers answer, and which stages serve."""
+    settings = load_settings(config)
+    findings = [*_installed(settings), *asyncio.run(_reachable(settings))]
+    table = Table()
+    for title in ("what", "", "finding"):
+        table.add_column(title, overflow="fold")
+    for what, fine, text in findings:
+        table.add_row(what, {True: "ok", False: "MISSING", None: "-"}[fine], text)
+    Console().print(table)
+    missing = [what for what, fine, _ in findings if fine is False]
+    if missing:
+        raise DoctorError(f"{', '.join(missing)}: see the table above; `make setup` installs what belongs here")
+
+
+def _installed(settings: Settings) -> list[Finding]:
+    packages = ("sentimesh", "grpcio", "nats-py", "onnxruntime")
+    findings: list[Finding] = [
+        ("Python", True, platform.python_version()),
+        *((name, True, metadata.version(name)) for name in packages),
+        ("native module", len(simhash64(["to the moon"])) == 1, "loads and answers"),
+    ]
+    servers: list[tuple[str, SecretStr | None, Callable[[], Path]]] = [
+        ("nats-server", settings.nats.url, nats_binary),
+        ("Valkey", settings.storage.redis.url, valkey_binary),
+        ("PostgreSQL", settings.storage.postgresql.dsn, postgres_folder),
+    ]
+    for name, configured, find in servers:
+        try:
+            findings.append((f"embedded {name}", True, str(find())))
+        except SentimeshError as error:
+            findings.append((f"embedded {name}", None if configured else False, str(error)))
+    for name in dict.fromkeys((settings.model.primary, settings.model.fallback)):
+        try:
+            findings.append((f"model {name}", True, "built in" if name == "vader" else str(find_model(name).folder)))
+        except SentimeshError as error:
+            findings.append((f"model {name}", False, str(error)))
+    return findings
+
+
+async def _reachable(settings: Settings) -> list[Finding]:
+    findings: list[Finding] = []
+
+    async def nats(url: SecretStr) -> None:
+        async with Bus(url, retention_hours=settings.kafka.retention_hours):
+            pass
+
+    async def cache(url: SecretStr) -> None:
+        async with redis.asyncio.Redis.from_url(url.get_secret_value()) as client:
+            await client.ping()
+
+    async def database(dsn: SecretStr) -> None:
+        connection = await asyncpg.connect(dsn.get_secret_value())
+        await connection.close()
+
+    for key, value, ask in (
+        ("nats.url", settings.nats.url, nats),
+        ("storage.redis.url", settings.storage.redis.url, cache),
+        ("storage.postgresql.dsn", settings.storage.postgresql.dsn, database),
+    ):
+        if value is None:
+            findings.append((key, None, "not configured: an embedded server is started"))
+            continue
+        try:
+            await asyncio.wait_for(ask(value), CHECK_SECONDS)
+            findings.append((key, True, "answers"))
+        except Exception as error:
+            # Whatever the client library raises; its text may quote the URL.
+            findings.append((key, False, f"does not answer ({type(error).__name__}): start it or correct the key"))
+    for stage in STAGES:
+        port = getattr(settings.server, f"{stage}_port")
+        findings.append((f"stage {stage}", None, await _health(settings.server.host, port)))
+    return findings
+
+
+async def _health(host: str, port: int) -> str:
+    try:
+        with socket.create_connection((host, port), timeout=CHECK_SECONDS):
+            pass
+    except OSError:
+        return f"not running on {host}:{port}"
+    async with grpc.aio.insecure_channel(f"{host}:{port}") as channel:
+        try:
+            answer = await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=CHECK_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            return f"something on {host}:{port} that answers {error.code().name}"
+    return f"{health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)} on {host}:{port}"
