@@ -23,7 +23,7 @@ class OnnxModel:
     """Scores texts with the model of a folder; a text's score depends on that text and on nothing else.
 
     The int8 graphs quantise activations dynamically over a whole input tensor, so in a padded batch a score
-    would depend on its neighbours (by up to 0.19 in polarity). So each text runs alone and unpadded, up to
+    would depend on its neighbours (by up to 0.2 in polarity). So each text runs alone and unpadded, up to
     ``threads`` of them at once. Texts that are the same to the tokenizer run once while the cache holds them.
     """
 
