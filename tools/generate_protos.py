@@ -50,6 +50,7 @@ def generate(target: Path) -> None:
 
 
 def main() -> None:
+    """Generate, or compare with what is committed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail if the committed files differ")
     arguments = parser.parse_args()
