@@ -36,8 +36,9 @@ class SymbolExtractor:
     """Finds the tracked assets that a text names.
 
     ``assets``: (symbol, names, is_english_word) each. A symbol counts as ``$BTC``, ``#btc``, in a pair
-    (``BTC/USD``, ``BTC-USDT``, ``BTCUSDT``), or as a word ``BTC``/``btc``; names as words in any case and as hashtags. A symbol or
-    name that is also an English word counts only with ``$`` or ``#``, in a pair, or near a crypto context word.
+    (``BTC/USD``, ``BTC-USDT``, ``BTCUSDT``), or as a word ``BTC``/``btc``; names as words in any case and as
+    hashtags. A symbol or name that is also an English word counts only with ``$`` or ``#``, in a pair, or near a
+    crypto context word.
     Links and @mentions never count.
     """
 
@@ -85,7 +86,7 @@ class SlideCount:
     def mention_count(self) -> int: ...
     @property
     def baseline_rate(self) -> float:
-        """Mentions per sliding window over the baseline span before the window (what there is of it, ten minutes at least)."""
+        """Mentions per sliding window over the baseline span before it (what there is of it, at least ten minutes)."""
     @property
     def platform_counts(self) -> dict[str, int]: ...
 

@@ -100,7 +100,7 @@ async def test_a_stranger_with_the_same_process_id_is_left_alone(folder: Path) -
 
 
 async def test_a_server_that_ends_at_once_says_why(folder: Path) -> None:
-    (folder / "nats").mkdir(parents=True)  # noqa: ASYNC240
+    (folder / "nats").mkdir(parents=True)
     (folder / "nats" / "jetstream").write_text("a file where the server wants a folder")
     with pytest.raises(EmbeddedServerError, match=r"embedded nats ended with status 1: .*its log is .*nats\.log"):
         async with EmbeddedServers(folder, redis=False, postgres=False):
