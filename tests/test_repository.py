@@ -32,13 +32,17 @@ NOT_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, to
 
 
 def code_lines(source: str) -> int:
-    """Count lines that hold anything but space and comments; docstrings count."""
+    """Count the lines that hold anything but space, comments and docstrings."""
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in NOT_CODE:
-            lines.update(
-                number for number, text in enumerate(token.string.splitlines(), token.start[0]) if text.strip()
-            )
+            text = token.string.splitlines()
+            lines.update(number for number, line in enumerate(text, token.start[0]) if line.strip())
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            match node.body:
+                case [ast.Expr(ast.Constant(str())) as docstring, *_]:
+                    lines.difference_update(range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1))
     return len(lines)
 
 
@@ -53,8 +57,11 @@ def imported(source: str) -> set[str]:
     return names
 
 
-def test_code_lines_leave_out_space_and_comments_only() -> None:
-    assert code_lines('"""Two\n\nlines."""\n\n# none\nx = 1  # one\ny = [\n    2,\n]\n') == 6
+def test_code_lines_leave_out_space_comments_and_docstrings_only() -> None:
+    source = (
+        '"""Two\n\nlines."""\n\n# none\nx = 1  # one\ny = [\n    2,\n]\nz = """a\n\nb"""\ndef f():\n    """Doc."""\n'
+    )
+    assert code_lines(source) == 7
 
 
 def test_imports_are_found_in_every_form() -> None:
