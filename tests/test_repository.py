@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import tokenize
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,11 @@ def code_lines(source: str) -> int:
                 case [ast.Expr(ast.Constant(str())) as docstring, *_]:
                     lines.difference_update(range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1))
     return len(lines)
+
+
+def normal(name: str) -> str:
+    """Return a distribution's name as registries compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def imported(source: str) -> set[str]:
@@ -98,11 +105,20 @@ def test_a_lock_has_versions_and_hashes_and_no_address(name: str) -> None:
 
 
 def test_everything_asked_for_is_in_the_lock() -> None:
-    def normal(name: str) -> str:
-        return re.sub(r"[-_.]+", "-", name).lower()
-
     locked = {
         normal(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(), re.M)
     }
     asked = {normal(line) for line in (ROOT / "requirements.in").read_text().split()}
     assert asked <= locked
+
+
+def test_everything_imported_is_a_dependency() -> None:
+    """An import that only the lock brings works here and fails in the image."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["embedded"]]
+    distributions = packages_distributions()
+    for package in ("sentimesh", *STAGE_PACKAGES):
+        for path in (ROOT / package).rglob("*.py"):
+            for name in {name.partition(".")[0] for name in imported(path.read_text())}:
+                if name not in sys.stdlib_module_names and name not in ("sentimesh", *STAGE_PACKAGES):
+                    assert {normal(d) for d in distributions[name]} & {normal(w) for w in wanted}, f"{path}: {name}"
