@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import socket
+import subprocess
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated
 
 import asyncpg
 import grpc
+import nats
 import redis.asyncio
 import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 from scorer_svc.model_files import find_model
-from sentimesh.bus import Bus
 from sentimesh.embedded import nats_binary, postgres_folder, valkey_binary
 from sentimesh.errors import SentimeshError
 from sentimesh.native import simhash64
@@ -40,7 +41,7 @@ Finding = tuple[str, bool | None, str]
 def doctor(config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None) -> None:
     """Show what is installed, which configured servers answer, and which stages serve."""
     settings = load_settings(config)
-    findings = [*_installed(settings), *asyncio.run(_reachable(settings))]
+    findings = [*_installed(settings), *asyncio.run(reachable(settings))]
     table = Table()
     for title in ("what", "", "finding"):
         table.add_column(title, overflow="fold")
@@ -62,11 +63,11 @@ def _installed(settings: Settings) -> list[Finding]:
     servers: list[tuple[str, SecretStr | None, Callable[[], Path]]] = [
         ("nats-server", settings.nats.url, nats_binary),
         ("Valkey", settings.storage.redis.url, valkey_binary),
-        ("PostgreSQL", settings.storage.postgresql.dsn, postgres_folder),
+        ("PostgreSQL", settings.storage.postgresql.dsn, lambda: postgres_folder() / "bin" / "postgres"),
     ]
     for name, configured, find in servers:
         try:
-            findings.append((f"embedded {name}", True, str(find())))
+            findings.append((f"embedded {name}", True, _version(find())))
         except SentimeshError as error:
             findings.append((f"embedded {name}", None if configured else False, str(error)))
     for name in dict.fromkeys((settings.model.primary, settings.model.fallback)):
@@ -77,12 +78,30 @@ def _installed(settings: Settings) -> list[Finding]:
     return findings
 
 
-async def _reachable(settings: Settings) -> list[Finding]:
+def _version(program: Path) -> str:
+    """Return what a server's program says of itself, and where it is."""
+    try:
+        answer = subprocess.run(  # noqa: S603 - a program of our own wheels
+            [program, "--version"], capture_output=True, text=True, timeout=10 * CHECK_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DoctorError(f"{program} does not run ({type(error).__name__}): `make setup` installs it again") from error
+    return f"{answer.stdout.strip()} ({program})"
+
+
+async def reachable(settings: Settings) -> list[Finding]:
+    """Ask the configured servers and the stages whether they answer; nothing on them is changed."""
     findings: list[Finding] = []
 
-    async def nats(url: SecretStr) -> None:
-        async with Bus(url, retention_hours=settings.kafka.retention_hours):
-            pass
+    async def quiet(_error: Exception) -> None:
+        """Leave it to the exception: the client's own handler would log."""
+
+    async def broker(url: SecretStr) -> None:
+        client = await nats.connect(url.get_secret_value(), allow_reconnect=False, error_cb=quiet)
+        try:
+            await client.jetstream().account_info()
+        finally:
+            await client.close()
 
     async def cache(url: SecretStr) -> None:
         async with redis.asyncio.Redis.from_url(url.get_secret_value()) as client:
@@ -93,7 +112,7 @@ async def _reachable(settings: Settings) -> list[Finding]:
         await connection.close()
 
     for key, value, ask in (
-        ("nats.url", settings.nats.url, nats),
+        ("nats.url", settings.nats.url, broker),
         ("storage.redis.url", settings.storage.redis.url, cache),
         ("storage.postgresql.dsn", settings.storage.postgresql.dsn, database),
     ):
