@@ -113,6 +113,8 @@ class AggregatorStage(Stage[ScoredPost]):
 
     async def process(self, batch: Sequence[Delivery[ScoredPost]]) -> Sequence[Sequence[Outcome]]:
         """Take a batch; windows and spikes come with the post whose time brought them about."""
+        if not batch:
+            return []
         clock_ms = None if self._clock == "event" else self._now_ms()
         result = self._store.add_batch([delivery.message.SerializeToString() for delivery in batch], clock_ms)
         outcomes: list[list[Outcome]] = []

@@ -19,7 +19,7 @@ from scorer_svc.model_store import load_model
 from scorer_svc.sentiment import ModelError, SentimentModel
 from scorer_svc.service import ScorerStage
 from sentimesh.bus import LIVE_SUBJECT, Bus
-from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
+from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
 from sentimesh.settings import Settings
 from sentimesh.storage.cache import SentimentCache
 from sentimesh.storage.postgres import AggregateStore
@@ -97,7 +97,8 @@ def aggregator_options(settings: Settings) -> AggregatorOptions:
         span_ms=(windows.backfill_hours + 1) * HOUR_MS,
         allowed_lateness_ms=windows.allowed_lateness_seconds * 1000,
         min_posts_per_window=windows.min_posts_per_window,
-        min_credibility=settings.spam_filter.min_credibility_threshold,
+        # As the filter's messages carry it (float32): what passed there passes here.
+        min_credibility=ScoredPost(credibility_score=settings.spam_filter.min_credibility_threshold).credibility_score,
         baseline_days=windows.volume_baseline_days,
         baseline_min_windows=windows.baseline_min_windows,
         spike_window_ms=spikes.sliding_window_seconds * 1000,

@@ -1,0 +1,193 @@
+"""The aggregator stage, without bus or servers: posts in, outcomes and sink calls out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from aggregator_svc.formulas import directional_score, social_sentiment_score
+from aggregator_svc.service import AggregatorOptions, AggregatorStage
+from sentimesh.pb.pipeline_pb2 import ViralSpike
+from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate, SocialPost
+from sentimesh.stage import Delivery, Drop, Forward, Reject
+
+MINUTE = 60_000
+WINDOW = 5 * MINUTE
+START = 1_700_000_400_000 // WINDOW * WINDOW
+
+
+class Shelf:
+    """A sink that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.live: list[SentimentAggregate] = []
+        self.received: list[int] = []
+        self.windows: list[SentimentAggregate] = []
+        self.baselines: dict[str, float] = {}
+        self.spikes: list[ViralSpike] = []
+
+    async def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
+        self.live += aggregates
+        self.received += received_at_ms
+
+    async def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
+        self.windows += aggregates
+        self.baselines.update(baselines)
+
+    async def put_spikes(self, spikes: Sequence[ViralSpike]) -> None:
+        self.spikes += spikes
+
+
+class Clock:
+    """A wall clock that stands until it is moved."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.now = now_ms
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def post(
+    number: int, at_ms: int, polarity: float = 0.5, symbol: str = "BTC", credibility: float = 0.8
+) -> Delivery[ScoredPost]:
+    inner = SocialPost(
+        post_id=f"twitter:{number}",
+        platform="twitter",
+        symbol=symbol,
+        author_id=f"author{number % 3}",
+        timestamp_ms=at_ms,
+        received_at_ms=at_ms + 5,
+    )
+    scored = ScoredPost(post=inner, polarity=polarity, credibility_score=credibility, engagement_weight=1.0)
+    return Delivery(scored, number + 1)
+
+
+def stage(shelf: Shelf, clock: Clock | None = None, **options: float) -> AggregatorStage:
+    chosen = AggregatorOptions(**{"allowed_lateness_ms": 0, **options})  # type: ignore[arg-type]
+    return AggregatorStage(
+        ["BTC", "ETH"], chosen, shelf, clock="system" if clock else "event", now_ms=clock or Clock(START)
+    )
+
+
+def windows(outcomes: Sequence[Sequence[object]]) -> list[SentimentAggregate]:
+    found = [o.message for each in outcomes for o in each if isinstance(o, Forward)]
+    return [message for message in found if isinstance(message, SentimentAggregate)]
+
+
+async def test_a_window_closes_when_a_later_post_comes_for_every_tracked_symbol() -> None:
+    shelf = Shelf()
+    subject = stage(shelf)
+    first = [post(n, START + n * 1000, polarity=0.2 * n) for n in range(4)]
+    outcomes = await subject.process([*first, post(9, START + WINDOW + 1)])
+    assert [list(each) for each in outcomes[:4]] == [[], [], [], []]
+    btc, eth = windows(outcomes)
+    assert (btc.symbol, btc.window_start_ms, btc.window_end_ms) == ("BTC", START, START + WINDOW)
+    assert (btc.post_count, btc.unique_authors, dict(btc.platform_breakdown)) == (4, 3, {"twitter": 4})
+    assert btc.polarity == pytest.approx(0.3)
+    assert (btc.volume_ratio, btc.baseline_ready, btc.insufficient_data) == (1.0, False, False)
+    assert btc.social_sentiment_score == pytest.approx(social_sentiment_score(0.3, 1.0, 0.8))
+    assert btc.directional_score == pytest.approx(directional_score(0.3, 1.0, 0.8))
+    assert (eth.symbol, eth.post_count, eth.social_sentiment_score, eth.insufficient_data) == ("ETH", 0, 0.5, True)
+    assert shelf.windows == [btc, eth]
+    assert shelf.baselines == {"BTC": 4.0, "ETH": 0.0}
+
+
+async def test_the_volume_ratio_follows_once_the_baseline_is_ready() -> None:
+    shelf = Shelf()
+    subject = stage(shelf, baseline_min_windows=2)
+    batch = [post(w * 100 + n, START + w * WINDOW + n) for w, count in enumerate((4, 4, 8)) for n in range(count)]
+    await subject.process(batch)
+    await subject.finish()
+    assert [w.volume_ratio for w in shelf.windows if w.symbol == "BTC"] == [1.0, 1.0, 2.0]
+    assert [w.baseline_ready for w in shelf.windows if w.symbol == "BTC"] == [False, False, True]
+
+
+async def test_reasons_for_dropping_and_rejecting() -> None:
+    subject = stage(Shelf())
+    outcomes = await subject.process(
+        [
+            post(1, START + WINDOW * 40),
+            post(1, START + WINDOW * 40),
+            post(2, START),
+            post(3, START + WINDOW * 40, credibility=0.1),
+            post(4, START + WINDOW * 40, symbol="XMR"),
+            post(5, START + WINDOW * 40, polarity=7),
+        ]
+    )
+    reasons = [o.reason for each in outcomes for o in each if isinstance(o, Drop)]
+    assert reasons == ["duplicate", "late", "low_credibility", "untracked"]
+    [rejected] = [o for o in outcomes[5] if isinstance(o, Reject)]
+    assert "polarity" in rejected.reason
+
+
+async def test_a_late_post_corrects_its_window_with_the_next_revision() -> None:
+    shelf = Shelf()
+    subject = stage(shelf)
+    await subject.process([post(n, START + n) for n in range(3)])
+    await subject.process([post(10, START + 2 * WINDOW)])
+    [corrected] = windows(await subject.process([post(11, START + 10)]))
+    assert (corrected.window_start_ms, corrected.revision, corrected.post_count) == (START, 1, 4)
+
+
+async def test_live_scores_come_at_once_then_at_most_once_a_refresh() -> None:
+    shelf, clock = Shelf(), Clock(START + MINUTE)
+    subject = stage(shelf, clock)
+    await subject.process([post(1, START + MINUTE - 10), post(2, START + MINUTE - 5)])
+    assert [(a.symbol, a.post_count, a.live) for a in shelf.live] == [("BTC", 2, True)]
+    assert shelf.received == [START + MINUTE - 5, START + MINUTE]
+    clock.now += 500
+    await subject.process([post(3, clock.now)])
+    assert len(shelf.live) == 1
+    clock.now += 500
+    await subject.tick()
+    assert {a.symbol: a.post_count for a in shelf.live[1:]} == {"BTC": 3, "ETH": 0}
+
+
+async def test_windows_close_by_the_system_clock_on_a_silent_stream() -> None:
+    shelf, clock = Shelf(), Clock(START + MINUTE)
+    subject = stage(shelf, clock)
+    await subject.process([post(n, START + MINUTE - n) for n in range(3)])
+    clock.now = START + WINDOW
+    outcomes = await subject.tick()
+    assert [(a.symbol, a.post_count) for a in windows([outcomes])] == [("BTC", 3), ("ETH", 0)]
+
+
+async def test_a_restart_gives_the_same_windows() -> None:
+    history = [post(n, START + n * 20_000, polarity=(-1) ** n * n / 60) for n in range(60)]
+    undisturbed, restarted = Shelf(), Shelf()
+    one = stage(undisturbed)
+    await one.process(history)
+    await one.finish()
+    two = stage(restarted)
+    await two.restore([delivery.message.SerializeToString() for delivery in history[:40]])
+    await two.process(history[40:])
+    await two.finish()
+    assert restarted.windows == undisturbed.windows
+
+
+async def test_a_spike_is_forwarded_stored_and_refreshes_the_score_at_once() -> None:
+    shelf, clock = Shelf(), Clock(START + 60 * MINUTE)
+    subject = stage(shelf, clock)
+    await subject.restore([post(n, START + n * MINUTE).message.SerializeToString() for n in range(60)])
+    surge = [post(1000 + n, START + 60 * MINUTE + n * 1000) for n in range(30)]
+    clock.now = START + 60 * MINUTE + 30_000
+    await subject.process(surge)
+    shown = len(shelf.live)
+    clock.now = START + 60 * MINUTE + 40_000
+    outcomes = await subject.tick()
+    alerts = [o for o in outcomes if isinstance(o, Forward) and isinstance(o.message, ViralSpike)]
+    assert [alert.symbol for alert in alerts] == ["BTC"]
+    assert len(shelf.spikes) == 1
+    assert len(shelf.live) > shown
+    assert shelf.live[-1].viral_spike or shelf.live[-2].viral_spike
+
+
+async def test_a_session_has_windows_of_its_own_and_stores_nothing() -> None:
+    shelf = Shelf()
+    subject = stage(shelf)
+    session = subject.session()
+    await session.process([post(1, START), post(1, START), post(2, START + WINDOW)])
+    [[], *_] = await subject.process([post(1, START)])
+    assert shelf.windows == []
