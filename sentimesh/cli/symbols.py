@@ -10,7 +10,8 @@ import orjson
 import typer
 
 from sentimesh.errors import SentimeshError
-from sentimesh.symbols import listed_symbols, load_assets, make_extractor
+from sentimesh.settings import DEFAULT_SYMBOLS
+from sentimesh.symbols import load_assets, make_extractor
 
 _BATCH = 1000
 
@@ -48,7 +49,10 @@ def symbols(
         Path | None, typer.Option("--jsonl", metavar="FILE", help='A file of {"text": …} lines; - is standard input.')
     ] = None,
     tracked: Annotated[
-        str | None, typer.Option("--symbols", metavar="A,B", help="Symbols to look for; all listed ones by default.")
+        str | None,
+        typer.Option(
+            "--symbols", metavar="A,B", help="Symbols to look for instead of the 20 that are tracked by default."
+        ),
     ] = None,
 ) -> None:
     """Print, for each text, a JSON line with the tracked symbols it names, in order of first appearance."""
@@ -57,7 +61,7 @@ def symbols(
         raise typer.BadParameter("give texts or --jsonl FILE, one of them")
     if jsonl is not None:
         wanted = read_texts(jsonl)
-    chosen = listed_symbols() if tracked is None else [item for item in tracked.split(",") if item.strip()]
+    chosen = DEFAULT_SYMBOLS if tracked is None else [item for item in tracked.split(",") if item.strip()]
     extractor = make_extractor(load_assets(chosen))
     for start in range(0, len(wanted), _BATCH):
         batch = wanted[start : start + _BATCH]
