@@ -3,6 +3,16 @@
 from collections.abc import Sequence
 from typing import final
 
+__all__ = [
+    "BatchResult",
+    "NearDuplicateIndex",
+    "SlideCount",
+    "SymbolExtractor",
+    "WindowStats",
+    "WindowStore",
+    "simhash64",
+]
+
 def simhash64(texts: Sequence[str]) -> list[int]:
     """Return the 64-bit SimHash of each text (unsigned), after folding case, links, mentions and white space.
 

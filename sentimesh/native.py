@@ -1,4 +1,4 @@
-"""The public names of the Rust extension; its stub ``_native.pyi`` documents them."""
+"""The public names of the Rust extension."""
 
 from sentimesh._native import (
     BatchResult,

@@ -45,9 +45,7 @@ fn extract_items<'py, T>(
 
 /// Takes a batch of texts without copying them.
 pub fn extract_texts(values: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<PyBackedStr>> {
-    extract_items(values, name, "str", |item| {
-        item.extract::<PyBackedStr>().map_err(PyErr::from)
-    })
+    extract_items(values, name, "str", |item| item.extract::<PyBackedStr>())
 }
 
 /// Takes a batch of messages without copying them.
@@ -59,24 +57,16 @@ pub fn extract_messages(values: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<P
 
 /// Takes unsigned 64-bit integers.
 pub fn extract_u64s(values: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<u64>> {
-    extract_items(values, name, "an unsigned 64-bit int", |item| {
-        item.extract::<u64>()
-    })
+    extract_items(values, name, "an unsigned 64-bit int", |item| item.extract::<u64>())
 }
 
 /// Takes signed 64-bit integers.
 pub fn extract_i64s(values: &Bound<'_, PyAny>, name: &str) -> PyResult<Vec<i64>> {
-    extract_items(values, name, "a signed 64-bit int", |item| {
-        item.extract::<i64>()
-    })
+    extract_items(values, name, "a signed 64-bit int", |item| item.extract::<i64>())
 }
 
 /// Locks with the GIL released, so that a thread that waits here never holds up the one at work.
-pub fn with_lock<S: Send, R: Send>(
-    py: Python<'_>,
-    state: &Mutex<S>,
-    work: impl FnOnce(&mut S) -> R + Send,
-) -> R {
+pub fn with_lock<S: Send, R: Send>(py: Python<'_>, state: &Mutex<S>, work: impl FnOnce(&mut S) -> R + Send) -> R {
     py.detach(|| {
         let mut guard: MutexGuard<'_, S> = state.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut guard)

@@ -81,12 +81,7 @@ impl Index {
     /// The id of the first-inserted live entry of another id within the distance; then inserts the entry.
     ///
     /// An id that is in the index is compared with entries inserted before it only, and not inserted again.
-    pub fn check_and_insert(
-        &mut self,
-        id: &str,
-        fingerprint: u64,
-        timestamp_ms: i64,
-    ) -> Option<Arc<str>> {
+    pub fn check_and_insert(&mut self, id: &str, fingerprint: u64, timestamp_ms: i64) -> Option<Arc<str>> {
         self.latest_ms = self.latest_ms.max(timestamp_ms);
         self.evict();
         let known = self.numbers.get(id).copied();
@@ -122,11 +117,7 @@ impl Index {
         let id: Arc<str> = id.into();
         for block in &mut self.blocks {
             let key = block.key(fingerprint);
-            block
-                .buckets
-                .entry(key)
-                .or_default()
-                .push_back((number, fingerprint));
+            block.buckets.entry(key).or_default().push_back((number, fingerprint));
         }
         self.numbers.insert(Arc::clone(&id), number);
         self.by_time.push(Reverse((timestamp_ms, number)));

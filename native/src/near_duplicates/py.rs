@@ -21,14 +21,10 @@ impl NearDuplicateIndex {
             .ok()
             .filter(|distance| *distance <= MAX_DISTANCE)
             .ok_or_else(|| {
-                PyValueError::new_err(format!(
-                    "max_distance is {max_distance}, not from 0 to {MAX_DISTANCE}"
-                ))
+                PyValueError::new_err(format!("max_distance is {max_distance}, not from 0 to {MAX_DISTANCE}"))
             })?;
         if ttl_ms < 0 {
-            return Err(PyValueError::new_err(format!(
-                "ttl_ms is {ttl_ms}, which is negative"
-            )));
+            return Err(PyValueError::new_err(format!("ttl_ms is {ttl_ms}, which is negative")));
         }
         Ok(Self(Mutex::new(Index::new(distance, ttl_ms))))
     }

@@ -41,8 +41,7 @@ pub fn fold(text: &str) -> String {
             at += 1;
         } else if starts_link(&lower[at..], inside_word) {
             at += run(&lower[at..], |c| !c.is_whitespace());
-        } else if character == '@' && !inside_word && lower.get(at + 1).copied().is_some_and(is_name)
-        {
+        } else if character == '@' && !inside_word && lower.get(at + 1).copied().is_some_and(is_name) {
             at += 1 + run(&lower[at + 1..], is_name);
         } else {
             if gap && !out.is_empty() {
@@ -80,12 +79,7 @@ fn skip_repost_marks(lower: &[char]) -> usize {
 }
 
 fn starts_link(rest: &[char], inside_word: bool) -> bool {
-    let starts = |prefix: &str| {
-        prefix
-            .chars()
-            .enumerate()
-            .all(|(i, c)| rest.get(i) == Some(&c))
-    };
+    let starts = |prefix: &str| prefix.chars().enumerate().all(|(i, c)| rest.get(i) == Some(&c));
     starts("http://") || starts("https://") || (!inside_word && starts("www."))
 }
 
@@ -136,9 +130,7 @@ impl Votes {
     fn majority(&self) -> u64 {
         (0..64)
             .filter(|bit| {
-                let count: u64 = (0..32)
-                    .map(|plane| (self.planes[plane] >> bit & 1) << plane)
-                    .sum();
+                let count: u64 = (0..32).map(|plane| (self.planes[plane] >> bit & 1) << plane).sum();
                 2 * count > self.total
             })
             .fold(0, |found, bit| found | 1 << bit)

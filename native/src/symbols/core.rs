@@ -1,18 +1,23 @@
 //! Which tracked assets a text names.
 //!
 //! A word or phrase that is a tracked symbol or name counts where it stands (the longest phrase wins). One that is
-//! also an English word is held back until the whole text is known and counts only with support: a context word
-//! within [`CONTEXT_REACH`] tokens, or, when it is written as a name (a ticker in capitals, a name with a capital,
-//! among words that are not all in capitals), a dollar amount or another mention within [`MENTION_REACH`] tokens.
+//! also an English word is held back until the whole text is known and counts only with support:
+//!
+//! * a context word directly after it (white space, `-` or `.` between): "link token", "atom holders"; before it stand
+//!   "airdrop link" and "crypto hype"; or
+//! * it is written as a name (a ticker in capitals, a name with a capital first), nobody is shouting, and a context
+//!   word, a dollar amount or another mention stands within [`REACH`] tokens: "LINK at $7.42", "ETH and Polygon".
+//!
+//! Shouting is a word in capitals beside it that means nothing to us ("LINK TO BUY"), or no lower case at all within
+//! reach but such a word or an amount ("BITCOIN NEAR $8,000").
 
 use std::collections::{HashMap, HashSet};
 
 use super::tokens::{Kind, Token, is_word, lower, tokenize};
 
-/// Tokens either side within which a context word supports an English word.
-pub const CONTEXT_REACH: usize = 6;
-/// Tokens either side within which a dollar amount or another mention supports an English word written as a name.
-pub const MENTION_REACH: usize = 6;
+/// Tokens either side within which support is looked for. Ordinary uses of "near", "link" or "one" stand this close to
+/// "crypto" or "token" all the time (of 390 such posts in recordings nearly all were), so only names get it.
+pub const REACH: usize = 6;
 
 /// What a pair can be quoted in without that being a mention of it.
 const MONEY: [&str; 14] = [
@@ -89,7 +94,10 @@ impl Extractor {
             let ticker = lower(&asset.symbol);
             let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
             if ticker.is_empty() || !asset.symbol.chars().all(plain) {
-                return Err(format!("assets[{index}] has the symbol {:?}, not A-Z and 0-9", asset.symbol));
+                return Err(format!(
+                    "assets[{index}] has the symbol {:?}, not A-Z and 0-9",
+                    asset.symbol
+                ));
             }
             if extractor.tickers.insert(ticker.clone(), index).is_some() {
                 return Err(format!("assets[{index}] has the symbol {:?} again", asset.symbol));
@@ -146,7 +154,7 @@ impl Extractor {
         let supported: Vec<(usize, usize)> = findings
             .candidates
             .iter()
-            .filter(|candidate| self.is_supported(candidate, &tokens, &findings))
+            .filter(|candidate| self.is_supported(candidate, &tokens, &characters, &findings))
             .map(|candidate| (candidate.first, candidate.asset))
             .collect();
         findings.mentions.extend(supported);
@@ -167,19 +175,14 @@ impl Extractor {
         match token.kind {
             Kind::Amount => findings.amounts.push(at),
             Kind::Cash | Kind::Hash => {
+                let starts_with_digit = token.lower.starts_with(|c: char| c.is_ascii_digit());
                 let is_number = token.lower.chars().all(|c| c.is_ascii_digit());
                 let known = self.tags.get(&token.lower.replace('_', ""));
-                match known.filter(|_| token.kind == Kind::Hash || !is_number) {
-                    Some(&asset) => {
-                        findings.mentions.push((at, asset));
-                        findings.quote = quoted;
-                    }
-                    None if !self.read_glued_pair(token, at, findings) => {
-                        if token.kind == Kind::Cash && token.lower.starts_with(|c: char| c.is_ascii_digit()) {
-                            findings.amounts.push(at);
-                        }
-                    }
-                    None => {}
+                if let Some(&asset) = known.filter(|_| token.kind == Kind::Hash || !is_number) {
+                    findings.mentions.push((at, asset));
+                    findings.quote = quoted.filter(|&quote| MONEY.contains(&&*tokens[quote].lower));
+                } else if !self.read_glued_pair(token, at, findings) && token.kind == Kind::Cash && starts_with_digit {
+                    findings.amounts.push(at);
                 }
             }
             Kind::Word if findings.quote != Some(at) => {
@@ -200,7 +203,7 @@ impl Extractor {
                     });
                 }
                 if phrase.words.len() == 1 {
-                    findings.quote = quoted;
+                    findings.quote = quoted.filter(|&quote| MONEY.contains(&&*tokens[quote].lower));
                 }
                 return end;
             }
@@ -249,33 +252,55 @@ impl Extractor {
         };
         findings.mentions.push((at, asset));
         if QUOTE_ASSETS.contains(&quote) {
-            findings.mentions.extend(self.tickers.get(quote).map(|&asset| (at, asset)));
+            findings
+                .mentions
+                .extend(self.tickers.get(quote).map(|&asset| (at, asset)));
         }
         true
     }
 
-    fn is_supported(&self, candidate: &Candidate, tokens: &[Token], findings: &Findings) -> bool {
-        let within = |at: usize, reach: usize| {
-            at + reach >= candidate.first && at < candidate.end + reach && !(candidate.first..candidate.end).contains(&at)
+    fn is_supported(&self, candidate: &Candidate, tokens: &[Token], text: &[char], findings: &Findings) -> bool {
+        let before = candidate.first.checked_sub(1);
+        let after = (candidate.end < tokens.len()).then_some(candidate.end);
+        let beside = |at: usize| {
+            let (left, right) = if at < candidate.first {
+                (at, candidate.first)
+            } else {
+                (at - 1, at)
+            };
+            joins(&text[tokens[left].end..tokens[right].start])
         };
-        let around = |reach: usize| {
-            let first = candidate.first.saturating_sub(reach);
-            let end = (candidate.end + reach).min(tokens.len());
-            (first..end).filter(move |at| within(*at, reach)).map(|at| &tokens[at])
-        };
-        let is_context = |token: &Token| {
-            matches!(token.kind, Kind::Word | Kind::Hash) && self.context_words.contains(&token.lower)
-        };
-        if around(CONTEXT_REACH).any(is_context) {
+        let neighbours = || before.into_iter().chain(after).filter(|&at| beside(at));
+        if after.is_some_and(|at| beside(at) && self.is_context(&tokens[at])) {
             return true;
         }
-        let shouted = !around(MENTION_REACH)
-            .any(|token| token.kind == Kind::Word && token.text.contains(char::is_lowercase));
-        candidate.written_as_name
-            && !shouted
-            && (findings.amounts.iter().any(|&at| within(at, MENTION_REACH))
-                || findings.mentions.iter().any(|&(at, _)| within(at, MENTION_REACH)))
+        let first = candidate.first.saturating_sub(REACH);
+        let end = (candidate.end + REACH).min(tokens.len());
+        let around = || (first..candidate.first).chain(candidate.end..end);
+        let is_named =
+            |at: usize| findings.mentions.iter().any(|&(mention, _)| mention == at) || findings.amounts.contains(&at);
+        let is_plain_capitals = |at: usize| {
+            tokens[at].kind == Kind::Word && is_capitals(&tokens[at].text) && !self.means_something(&tokens[at])
+        };
+        let lower_case =
+            around().any(|at| tokens[at].kind == Kind::Word && tokens[at].text.contains(char::is_lowercase));
+        let shouted = neighbours().any(is_plain_capitals)
+            || !lower_case && around().any(|at| is_plain_capitals(at) || findings.amounts.contains(&at));
+        candidate.written_as_name && !shouted && around().any(|at| is_named(at) || self.is_context(&tokens[at]))
     }
+
+    fn is_context(&self, token: &Token) -> bool {
+        matches!(token.kind, Kind::Word | Kind::Hash) && self.context_words.contains(&token.lower)
+    }
+
+    /// Whether a word is part of the subject, so that its capitals are no shouting.
+    fn means_something(&self, token: &Token) -> bool {
+        self.phrases.contains_key(&token.lower) || self.context_words.contains(&token.lower) || is_quote(&token.lower)
+    }
+}
+
+fn is_capitals(text: &str) -> bool {
+    text.chars().filter(|c| c.is_uppercase()).count() > 1 && !text.contains(char::is_lowercase)
 }
 
 /// A ticker is written in capitals, a name with a capital first.
@@ -299,4 +324,89 @@ fn is_joint(character: char) -> bool {
 /// Whether what stands between two words lets them be one name: white space, or a single `-` or `.`.
 fn joins(gap: &[char]) -> bool {
     matches!(gap, ['-' | '.']) || (!gap.is_empty() && gap.iter().all(|c| c.is_whitespace()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extractor() -> Extractor {
+        let asset = |symbol: &str, names: &[(&str, bool)], is_english_word| Asset {
+            symbol: symbol.to_owned(),
+            names: names
+                .iter()
+                .map(|&(text, is_english_word)| Name {
+                    text: text.to_owned(),
+                    is_english_word,
+                })
+                .collect(),
+            is_english_word,
+        };
+        let assets = [
+            asset("BTC", &[("bitcoin", false)], false),
+            asset("BCH", &[("bitcoin cash", false)], false),
+            asset("ETH", &[("ethereum", false)], false),
+            asset("LINK", &[("chainlink", false)], true),
+            asset("NEAR", &[("near protocol", false)], true),
+            asset("XRP", &[("ripple", true)], false),
+            asset("USDT", &[], false),
+            asset("1INCH", &[], false),
+        ];
+        let context = ["token".to_owned(), "airdrop".to_owned()];
+        Extractor::new(&assets, &context).unwrap()
+    }
+
+    #[test]
+    fn tags_words_names_and_pairs() {
+        let extractor = extractor();
+        for (text, symbols) in [
+            ("$BTC's up, #Bitcoin's up", "BTC"),
+            ("(eth) and BTC🚀", "ETH BTC"),
+            ("LINK/USDT NEAR-USD", "LINK NEAR"),
+            ("linkusdt BTC_USDT", "LINK BTC"),
+            ("ETH/BTC ETHBTC", "ETH BTC"),
+            ("#BitcoinCash bitcoin  cash", "BCH"),
+            ("bitcoin, cash", "BTC"),
+            ("$100 $1INCH", "1INCH"),
+            ("$LINK$NEAR #near", "LINK NEAR"),
+            ("a bitcoiner, wbtc, éth", ""),
+            ("@btc https://x.com/btc eth@btc.com btc.com", ""),
+        ] {
+            assert_eq!(extractor.extract(text).join(" "), symbols, "{text}");
+        }
+    }
+
+    #[test]
+    fn english_words_need_support() {
+        let extractor = extractor();
+        for (text, symbols) in [
+            ("near protocol", "NEAR"),
+            ("the link token", "LINK"),
+            ("airdrop link, token", ""),
+            ("LINK at $7.42", "LINK"),
+            ("LINK at 7.42", ""),
+            ("link at $7.42", ""),
+            ("Bitcoin is near $8,000", "BTC"),
+            ("BITCOIN NEAR $8,000", "BTC"),
+            ("ETH and LINK are up", "ETH LINK"),
+            ("LINK TO BUY ETH here", "ETH"),
+            ("Ripple and ETH", "XRP ETH"),
+            ("a ripple in ETH", "ETH"),
+        ] {
+            assert_eq!(extractor.extract(text).join(" "), symbols, "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_assets_are_refused_by_index() {
+        let asset = |symbol: &str| Asset {
+            symbol: symbol.to_owned(),
+            names: Vec::new(),
+            is_english_word: false,
+        };
+        let refusal = |assets: &[Asset], words: &[String]| Extractor::new(assets, words).err().unwrap();
+        assert!(refusal(&[asset("BTC"), asset("b/c")], &[]).starts_with("assets[1]"));
+        assert!(refusal(&[asset("BTC"), asset("BTC")], &[]).starts_with("assets[1]"));
+        assert!(refusal(&[], &["a b".to_owned()]).starts_with("context_words[0]"));
+    }
 }

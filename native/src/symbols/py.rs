@@ -22,10 +22,9 @@ impl SymbolExtractor {
                     "assets[{index}] is not (symbol, [(name, is_english_word), …], is_english_word): {error}"
                 ))
             })?;
-            let names = names.into_iter().map(|(text, is_english_word)| Name {
-                text,
-                is_english_word,
-            });
+            let names = names
+                .into_iter()
+                .map(|(text, is_english_word)| Name { text, is_english_word });
             taken.push(Asset {
                 symbol,
                 names: names.collect(),

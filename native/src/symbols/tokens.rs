@@ -93,8 +93,7 @@ impl Scanner<'_> {
     }
 
     fn starts_web(&self, at: usize) -> bool {
-        matches!(self.at(at), 'h' | 'H')
-            && (self.starts(at, "http://") || self.starts(at, "https://"))
+        matches!(self.at(at), 'h' | 'H') && (self.starts(at, "http://") || self.starts(at, "https://"))
     }
 
     /// End of the word at `at`: a link glued to it is cut off.
@@ -123,11 +122,7 @@ impl Scanner<'_> {
             '$' | '＄' | '#' | '＃' => self.tag(at),
             '@' => {
                 let glued_price = is_word(self.before(at)) && self.at(at + 1).is_ascii_digit();
-                if glued_price {
-                    at + 1
-                } else {
-                    self.run(at + 1, is_name)
-                }
+                if glued_price { at + 1 } else { self.run(at + 1, is_name) }
             }
             character if is_word(character) => self.word(at),
             _ => at + 1,
@@ -145,9 +140,10 @@ impl Scanner<'_> {
             return at + 1;
         }
         let end = self.word_end(at + 1);
-        let chained = self.tokens.last().is_some_and(|last| {
-            last.end == at && matches!(last.kind, Kind::Cash | Kind::Hash)
-        });
+        let chained = self
+            .tokens
+            .last()
+            .is_some_and(|last| last.end == at && matches!(last.kind, Kind::Cash | Kind::Hash));
         let kind = match (is_word(self.before(at)) && !chained, cash) {
             (true, _) => Kind::Other,
             (false, true) => Kind::Cash,
@@ -179,8 +175,7 @@ impl Scanner<'_> {
         if let Some(end) = self.address_end(at) {
             return end;
         }
-        let apostrophe =
-            matches!(self.before(at), '\'' | '’') && at > 1 && is_word(self.at(at - 2));
+        let apostrophe = matches!(self.before(at), '\'' | '’') && at > 1 && is_word(self.at(at - 2));
         let kind = if apostrophe { Kind::Other } else { Kind::Word };
         self.push(kind, at, at, end);
         end
@@ -244,7 +239,10 @@ mod tests {
 
     #[test]
     fn tags_and_amounts() {
-        assert_eq!(words("$BTC$ETH #a#b US$5 C#x"), ["$BTC", "$ETH", "#a", "#b", "US", "~5", "C", "~x"]);
+        assert_eq!(
+            words("$BTC$ETH #a#b US$5 C#x"),
+            ["$BTC", "$ETH", "#a", "#b", "US", "~5", "C", "~x"]
+        );
         assert_eq!(words("$1,234.50 $.42 $0.42k $ 5"), ["$1", "$.42", "$0", "5"]);
         assert_eq!(words("$BTC's don't 'BTC'"), ["$BTC", "~s", "don", "~t", "BTC"]);
     }

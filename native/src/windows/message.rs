@@ -50,8 +50,7 @@ pub struct Post {
 
 /// Reads one serialized `ScoredPost`; the error says what is wrong with it.
 pub fn parse(bytes: &[u8]) -> Result<Post, String> {
-    let scored =
-        ScoredPost::decode(bytes).map_err(|error| format!("not a ScoredPost: {error}"))?;
+    let scored = ScoredPost::decode(bytes).map_err(|error| format!("not a ScoredPost: {error}"))?;
     let post = scored.post.ok_or("the post is missing")?;
     if post.post_id.is_empty() {
         return Err("post_id is empty".into());
@@ -121,18 +120,12 @@ mod tests {
             parse(&message.encode_to_vec()).unwrap_err()
         };
         assert_eq!(reason(&|m| m.post = None), "the post is missing");
-        assert_eq!(
-            reason(&|m| m.post.as_mut().unwrap().symbol.clear()),
-            "symbol is empty"
-        );
+        assert_eq!(reason(&|m| m.post.as_mut().unwrap().symbol.clear()), "symbol is empty");
         assert_eq!(
             reason(&|m| m.post.as_mut().unwrap().post_id.clear()),
             "post_id is empty"
         );
-        assert_eq!(
-            reason(&|m| m.polarity = f32::NAN),
-            "polarity is NaN, not from -1 to 1"
-        );
+        assert_eq!(reason(&|m| m.polarity = f32::NAN), "polarity is NaN, not from -1 to 1");
         assert_eq!(
             reason(&|m| m.engagement_weight = f32::INFINITY),
             "engagement_weight is inf, not from 0.1 to 10"
@@ -142,10 +135,6 @@ mod tests {
             "credibility_score is -0.5, not from 0 to 1"
         );
         assert!(reason(&|m| m.post.as_mut().unwrap().timestamp_ms = 0).starts_with("timestamp_ms"));
-        assert!(
-            parse(b"\xff\xff")
-                .unwrap_err()
-                .starts_with("not a ScoredPost")
-        );
+        assert!(parse(b"\xff\xff").unwrap_err().starts_with("not a ScoredPost"));
     }
 }

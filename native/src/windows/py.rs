@@ -65,11 +65,7 @@ impl SlideCount {
     fn __repr__(&self) -> String {
         format!(
             "SlideCount(symbol={:?}, end_ms={}, mention_count={}, baseline_rate={:?}, platform_counts={:?})",
-            self.symbol,
-            self.end_ms,
-            self.mention_count,
-            self.baseline_rate,
-            self.platform_counts
+            self.symbol, self.end_ms, self.mention_count, self.baseline_rate, self.platform_counts
         )
     }
 }
@@ -124,13 +120,7 @@ impl Named {
     }
 }
 
-fn stats(
-    store: &Store,
-    symbol: usize,
-    start_ms: i64,
-    revision: u32,
-    totals: &Totals,
-) -> WindowStats {
+fn stats(store: &Store, symbol: usize, start_ms: i64, revision: u32, totals: &Totals) -> WindowStats {
     WindowStats {
         symbol: store.symbols()[symbol].clone(),
         start_ms,
@@ -174,10 +164,7 @@ impl WindowStore {
         slide_ms = 10_000, spike_window_ms = 60_000, baseline_ms = 3_600_000, spike_min_mentions = 10,
         min_credibility = 0.0, start_ms = None
     ))]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "keyword arguments of the Python constructor"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python constructor")]
     fn new(
         symbols: &Bound<'_, PyAny>,
         window_ms: i64,
@@ -211,11 +198,7 @@ impl WindowStore {
         let mut seen = HashSet::new();
         for (index, symbol) in symbols.iter().enumerate() {
             if symbol.is_empty() || !seen.insert(symbol) {
-                let wrong = if symbol.is_empty() {
-                    "empty"
-                } else {
-                    "given twice"
-                };
+                let wrong = if symbol.is_empty() { "empty" } else { "given twice" };
                 return Err(PyValueError::new_err(format!(
                     "symbols[{index}] ({symbol:?}) is {wrong}"
                 )));
@@ -226,12 +209,7 @@ impl WindowStore {
 
     /// Take serialized ScoredPost messages, in order.
     #[pyo3(signature = (messages, clock_ms = None))]
-    fn add_batch(
-        &self,
-        py: Python<'_>,
-        messages: &Bound<'_, PyAny>,
-        clock_ms: Option<i64>,
-    ) -> PyResult<BatchResult> {
+    fn add_batch(&self, py: Python<'_>, messages: &Bound<'_, PyAny>, clock_ms: Option<i64>) -> PyResult<BatchResult> {
         if let Some(clock_ms) = clock_ms {
             check_time("clock_ms", clock_ms).map_err(PyValueError::new_err)?;
         }
@@ -269,24 +247,13 @@ impl WindowStore {
         check_time("clock_ms", clock_ms).map_err(PyValueError::new_err)?;
         let events: Vec<Named> = with_lock(py, &self.0, |store| {
             let events = store.advance(clock_ms);
-            events
-                .into_iter()
-                .map(|event| Named::new(store, event))
-                .collect()
+            events.into_iter().map(|event| Named::new(store, event)).collect()
         });
-        events
-            .into_iter()
-            .map(|event| event.into_object(py))
-            .collect()
+        events.into_iter().map(|event| event.into_object(py)).collect()
     }
 
     /// Read the trailing ``window_ms`` up to ``end_ms``, rounded up to a whole slice, of each symbol.
-    fn live(
-        &self,
-        py: Python<'_>,
-        symbols: &Bound<'_, PyAny>,
-        end_ms: i64,
-    ) -> PyResult<Vec<WindowStats>> {
+    fn live(&self, py: Python<'_>, symbols: &Bound<'_, PyAny>, end_ms: i64) -> PyResult<Vec<WindowStats>> {
         check_time("end_ms", end_ms).map_err(PyValueError::new_err)?;
         let symbols = extract_texts(symbols, "symbols")?;
         let found: Result<Vec<WindowStats>, usize> = with_lock(py, &self.0, |store| {
@@ -295,12 +262,7 @@ impl WindowStore {
                 let (start_ms, totals) = store.live(number, end_ms);
                 Ok(stats(store, number, start_ms, 0, &totals))
             };
-            symbols
-                .iter()
-                .map(|symbol| &**symbol)
-                .enumerate()
-                .map(read)
-                .collect()
+            symbols.iter().map(|symbol| &**symbol).enumerate().map(read).collect()
         });
         found.map_err(|index| {
             let symbol: &str = &symbols[index];

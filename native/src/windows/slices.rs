@@ -85,11 +85,7 @@ impl Totals {
 }
 
 fn ratio(sum: i128, over: i128) -> f64 {
-    if over == 0 {
-        0.0
-    } else {
-        sum as f64 / over as f64
-    }
+    if over == 0 { 0.0 } else { sum as f64 / over as f64 }
 }
 
 /// The slices of one symbol that hold posts, by number (`timestamp_ms / slice_ms`, rounded down).
@@ -114,9 +110,7 @@ impl Ring {
         slice.credibility += fixed(post.credibility);
         slice.count += 1;
         if !post.author_id.is_empty() {
-            slice
-                .authors
-                .insert(hash64((platform, post.author_id.as_str())));
+            slice.authors.insert(hash64((platform, post.author_id.as_str())));
         }
         *slice.platforms.entry(platform).or_default() += 1;
         slice.ids.push(key);

@@ -39,7 +39,7 @@ impl Config {
             ("spike_window_ms", self.spike_window_ms),
             ("baseline_ms", self.baseline_ms),
         ] {
-            if value < 1 || value > LAST_MS || value % self.slice_ms != 0 {
+            if !(1..=LAST_MS).contains(&value) || value % self.slice_ms != 0 {
                 return Err(format!(
                     "{name} is {value}, not a multiple of slice_ms ({})",
                     self.slice_ms
@@ -52,8 +52,8 @@ impl Config {
                 self.allowed_lateness_ms
             ));
         }
-        let needed = (self.window_ms.saturating_add(self.allowed_lateness_ms))
-            .max(self.baseline_ms + self.spike_window_ms);
+        let needed =
+            (self.window_ms.saturating_add(self.allowed_lateness_ms)).max(self.baseline_ms + self.spike_window_ms);
         if self.span_ms < needed {
             return Err(format!(
                 "span_ms is {}, under the {needed} that window_ms + allowed_lateness_ms and baseline_ms + \
@@ -68,10 +68,7 @@ impl Config {
             ));
         }
         if !(0.0..=1.0).contains(&self.min_credibility) {
-            return Err(format!(
-                "min_credibility is {}, not from 0 to 1",
-                self.min_credibility
-            ));
+            return Err(format!("min_credibility is {}, not from 0 to 1", self.min_credibility));
         }
         match self.start_ms {
             Some(start_ms) => check_time("start_ms", start_ms),
@@ -200,12 +197,7 @@ impl Store {
 
     /// Takes messages in order. With `clock_ms` that is the clock (system clock) and is moved to first; otherwise the
     /// clock follows the posts (event clock), and `latest_ms` is the largest time a post can have.
-    pub fn add_batch<M: AsRef<[u8]>>(
-        &mut self,
-        messages: &[M],
-        clock_ms: Option<i64>,
-        latest_ms: i64,
-    ) -> Outcome {
+    pub fn add_batch<M: AsRef<[u8]>>(&mut self, messages: &[M], clock_ms: Option<i64>, latest_ms: i64) -> Outcome {
         let mut outcome = Outcome::default();
         if let Some(clock_ms) = clock_ms {
             self.move_clock(clock_ms, 0, &mut outcome.events);
@@ -441,6 +433,206 @@ impl Store {
             *revision += 1;
             let revision = *revision;
             events.push((index, self.window_event(start_ms, symbol, revision)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{ScoredPost, SocialPost};
+    use super::*;
+    use prost::Message;
+
+    const START: i64 = 1_700_000_100_000;
+
+    fn config() -> Config {
+        Config {
+            window_ms: 300_000,
+            slice_ms: 10_000,
+            span_ms: 7_200_000,
+            allowed_lateness_ms: 0,
+            slide_ms: 10_000,
+            spike_window_ms: 60_000,
+            baseline_ms: 3_600_000,
+            spike_min_mentions: 2,
+            min_credibility: 0.0,
+            start_ms: None,
+        }
+    }
+
+    fn store(config: Config) -> Store {
+        config.check().unwrap();
+        Store::new(vec!["ETH".into(), "BTC".into()], config)
+    }
+
+    fn message(id: &str, timestamp_ms: i64, polarity: f32) -> Vec<u8> {
+        let post = SocialPost {
+            post_id: id.into(),
+            platform: "twitter".into(),
+            symbol: "BTC".into(),
+            author_id: "a".into(),
+            timestamp_ms,
+        };
+        let scored = ScoredPost {
+            post: Some(post),
+            polarity,
+            confidence: 1.0,
+            credibility_score: 0.5,
+            engagement_weight: 2.0,
+        };
+        scored.encode_to_vec()
+    }
+
+    fn shown(store: &Store, events: &[(usize, Event)]) -> Vec<String> {
+        let show = |(index, event): &(usize, Event)| match event {
+            Event::Window {
+                symbol,
+                start_ms,
+                revision,
+                totals,
+            } => format!(
+                "{index} window {} {} r{revision} {}@{}",
+                store.symbols()[*symbol],
+                start_ms - START,
+                totals.count,
+                totals.polarity()
+            ),
+            Event::Slide {
+                symbol,
+                end_ms,
+                mention_count,
+                ..
+            } => format!(
+                "{index} slide {} {} {mention_count}",
+                store.symbols()[*symbol],
+                end_ms - START
+            ),
+        };
+        events.iter().map(show).collect()
+    }
+
+    #[test]
+    fn a_window_closes_for_every_symbol_and_a_late_post_corrects_it() {
+        let mut store = store(config());
+        let first = store.add_batch(
+            &[message("1", START + 1, 0.5), message("2", START + 300_000, 0.0)],
+            None,
+            LAST_MS,
+        );
+        assert_eq!(first.statuses, [Status::Accepted, Status::Accepted]);
+        assert_eq!(
+            shown(&store, &first.events),
+            ["1 window BTC 0 r0 1@0.5", "1 window ETH 0 r0 0@0"]
+        );
+        let late = message("3", START + 2, -0.5);
+        let second = store.add_batch(&[late.clone(), late], None, LAST_MS);
+        assert_eq!(second.statuses, [Status::Accepted, Status::Duplicate]);
+        assert_eq!(shown(&store, &second.events), ["1 window BTC 0 r1 2@0"]);
+        let old = store.add_batch(&[message("4", START - 7_000_000, 0.0)], None, LAST_MS);
+        assert_eq!((old.statuses[0], old.events.len()), (Status::Late, 0));
+    }
+
+    #[test]
+    fn a_slide_comes_before_the_window_of_the_same_time() {
+        let mut store = store(config());
+        store.add_batch(
+            &[message("1", START + 290_000, 0.5), message("2", START + 299_999, 0.5)],
+            None,
+            LAST_MS,
+        );
+        let events: Vec<(usize, Event)> = store.advance(START + 300_000).into_iter().map(|e| (0, e)).collect();
+        assert_eq!(
+            shown(&store, &events),
+            [
+                "0 slide BTC 300000 2",
+                "0 window BTC 0 r0 2@0.5",
+                "0 window ETH 0 r0 0@0"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_hole_in_a_recording_is_not_silence() {
+        let mut store = store(config());
+        let outcome = store.add_batch(
+            &[message("1", START, 0.5), message("2", START + 864_000_000, 0.5)],
+            None,
+            LAST_MS,
+        );
+        assert_eq!(outcome.events.len(), 2 * 7_200_000 / 300_000);
+        let next = store.add_batch(&[message("3", START + 864_300_000, 0.5)], None, LAST_MS);
+        assert_eq!(
+            shown(&store, &next.events),
+            ["0 window BTC 864000000 r0 1@0.5", "0 window ETH 864000000 r0 0@0"]
+        );
+    }
+
+    #[test]
+    fn silence_by_the_system_clock_is_windows_without_posts() {
+        let mut store = store(config());
+        store.add_batch(&[message("1", START, 0.5)], Some(START), 0);
+        assert_eq!(store.advance(START + 86_400_000).len(), 2 * 288);
+        assert_eq!(store.advance(START).len(), 0);
+        assert_eq!(store.clock_ms(), Some(START + 86_400_000));
+    }
+
+    #[test]
+    fn the_future_is_malformed() {
+        let mut store = store(config());
+        let clock = Some(START);
+        let ahead = [message("1", START + 300_000, 0.0), message("2", START + 300_001, 0.0)];
+        let outcome = store.add_batch(&ahead, clock, 0);
+        assert_eq!(outcome.statuses, [Status::Accepted, Status::Malformed]);
+        assert_eq!(outcome.errors[0].0, 1);
+    }
+
+    #[test]
+    fn a_configuration_that_cannot_work_is_refused() {
+        for (change, name) in [
+            (
+                Config {
+                    window_ms: 1,
+                    ..config()
+                },
+                "window_ms",
+            ),
+            (
+                Config {
+                    slice_ms: 0,
+                    ..config()
+                },
+                "slice_ms",
+            ),
+            (
+                Config {
+                    span_ms: 3_600_000,
+                    ..config()
+                },
+                "span_ms",
+            ),
+            (
+                Config {
+                    allowed_lateness_ms: -1,
+                    ..config()
+                },
+                "allowed_lateness_ms",
+            ),
+            (
+                Config {
+                    min_credibility: f64::NAN,
+                    ..config()
+                },
+                "min_credibility",
+            ),
+            (
+                Config {
+                    start_ms: Some(-1),
+                    ..config()
+                },
+                "start_ms",
+            ),
+        ] {
+            assert!(change.check().unwrap_err().starts_with(name), "{name}");
         }
     }
 }

@@ -1,0 +1,365 @@
+"""WindowStore against a version that keeps the list of posts and reads everything from it."""
+
+import math
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentimesh.native import SlideCount, WindowStats, WindowStore
+from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SocialPost
+
+START = 1_700_000_100_000  # a multiple of 300 s
+MINUTE = 60_000
+
+
+def message(post_id: str, timestamp_ms: int, symbol: str = "BTC", **fields: Any) -> bytes:
+    """A serialized ScoredPost; further fields of either message by name."""
+    inner = {key: fields.pop(key) for key in ("platform", "author_id", "text") if key in fields}
+    post = SocialPost(post_id=post_id, timestamp_ms=timestamp_ms, symbol=symbol, **{"platform": "twitter", **inner})
+    values = {"polarity": 0.5, "credibility_score": 0.5, "engagement_weight": 1.0, **fields}
+    return ScoredPost(post=post, **values).SerializeToString()
+
+
+def as_tuple(event: WindowStats | SlideCount) -> tuple[Any, ...]:
+    if isinstance(event, SlideCount):
+        return (
+            "slide",
+            event.symbol,
+            event.end_ms,
+            event.mention_count,
+            event.baseline_rate,
+            event.platform_counts,
+        )
+    return (
+        "window",
+        event.symbol,
+        event.start_ms,
+        event.end_ms,
+        event.revision,
+        round(event.polarity, 9) + 0.0,
+        round(event.credibility, 9) + 0.0,
+        event.post_count,
+        event.unique_authors,
+        event.platform_counts,
+    )
+
+
+@dataclass
+class Recomputed:
+    """The rules, one by one, over a plain list."""
+
+    symbols: list[str]
+    window_ms: int
+    span_ms: int
+    allowed_lateness_ms: int
+    slide_ms: int
+    baseline_ms: int
+    min_mentions: int
+    start_ms: int | None
+    slice_ms: int = 10_000
+    spike_ms: int = MINUTE
+    clock: int | None = None
+    history: int = 0
+    first_window: int = 0
+    next_window: int = 0
+    kept: int = 0
+    posts: list[ScoredPost] = field(default_factory=list)
+    revisions: Counter[tuple[int, str]] = field(default_factory=Counter)
+    corrected: set[tuple[int, str]] = field(default_factory=set)
+
+    def window_of(self, time_ms: int) -> int:
+        return time_ms // self.window_ms * self.window_ms
+
+    def between(self, symbol: str, start: int, end: int) -> list[ScoredPost]:
+        start = max(start, self.kept)
+        return [p for p in self.posts if p.post.symbol == symbol and start <= p.post.timestamp_ms < end]
+
+    def window(self, symbol: str, start: int, revision: int) -> tuple[Any, ...]:
+        posts = self.between(symbol, start, start + self.window_ms)
+        weights = [Fraction(p.engagement_weight) * Fraction(p.credibility_score) for p in posts]
+        weighted = sum((w * Fraction(p.polarity) for w, p in zip(weights, posts, strict=True)), Fraction(0))
+        polarity = float(weighted / sum(weights)) if sum(weights) else 0.0
+        credibility = math.fsum(p.credibility_score for p in posts) / len(posts) if posts else 0.0
+        authors = {(p.post.platform, p.post.author_id) for p in posts if p.post.author_id}
+        platforms = dict(Counter(p.post.platform for p in posts))
+        end = start + self.window_ms
+        means = (round(polarity, 9) + 0.0, round(credibility, 9) + 0.0)
+        return ("window", symbol, start, end, revision, *means, len(posts), len(authors), platforms)
+
+    def slides(self, end: int) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = []
+        start = end - self.spike_ms
+        history = max(start - self.baseline_ms, self.history)
+        for symbol in self.symbols:
+            posts = self.between(symbol, start, end)
+            if len(posts) >= self.min_mentions:
+                before = len(self.between(symbol, history, start))
+                rate = before * self.spike_ms / max(start - history, 10 * MINUTE)
+                platforms = dict(Counter(p.post.platform for p in posts))
+                found.append(("slide", symbol, end, len(posts), rate, platforms))
+        return found
+
+    def corrections(self, before: float) -> list[tuple[Any, ...]]:
+        found = []
+        for start, symbol in sorted(key for key in self.corrected if key[0] < before):
+            self.corrected.remove((start, symbol))
+            self.revisions[start, symbol] += 1
+            found.append(self.window(symbol, start, self.revisions[start, symbol]))
+        return found
+
+    def move(self, to: int) -> list[tuple[Any, ...]]:
+        if self.clock is None:
+            self.clock = to
+            self.history = to // self.slice_ms * self.slice_ms
+            first = self.window_of(to) if self.start_ms is None else -self.window_of(-self.start_ms)
+            self.first_window = self.next_window = first
+        if to < self.clock:
+            return []
+        due: list[tuple[int, int, Any]] = [
+            (time_ms, 0, None)
+            for time_ms in range((self.clock // self.slide_ms + 1) * self.slide_ms, to + 1, self.slide_ms)
+        ]
+        while self.next_window + self.window_ms + self.allowed_lateness_ms <= to:
+            due.append((self.next_window + self.window_ms + self.allowed_lateness_ms, 1, self.next_window))
+            self.next_window += self.window_ms
+        events = []
+        for time_ms, kind, start in sorted(due):
+            if kind == 0:
+                events += self.slides(time_ms)
+            else:
+                events += [self.window(symbol, start, 0) for symbol in self.symbols]
+        self.clock = to
+        events += self.corrections(self.window_of(to - self.span_ms))
+        self.kept = max(self.kept, self.window_of(to - self.span_ms))
+        return events
+
+    def follow(self, to: int) -> list[tuple[Any, ...]]:
+        old = self.start_ms if self.clock is None else self.clock
+        events = []
+        if old is not None and to - old > self.span_ms:
+            events = self.move(old + self.span_ms)
+            self.first_window = max(self.first_window, self.window_of(to))
+            self.next_window = max(self.next_window, self.window_of(to))
+            self.history = to // self.slice_ms * self.slice_ms
+        return events + self.move(to)
+
+    def add(self, scored: ScoredPost) -> str:
+        post, clock = scored.post, self.clock
+        assert clock is not None
+        if post.symbol not in self.symbols:
+            return "untracked"
+        if scored.credibility_score < 0.25:
+            return "low_credibility"
+        if post.timestamp_ms < clock - self.span_ms:
+            return "late"
+        if any((p.post.post_id, p.post.symbol) == (post.post_id, post.symbol) for p in self.posts
+               if p.post.timestamp_ms >= self.kept):  # fmt: skip
+            return "duplicate"
+        self.posts.append(scored)
+        start = self.window_of(post.timestamp_ms)
+        if self.first_window <= start < self.next_window:
+            self.corrected.add((start, post.symbol))
+        return "accepted"
+
+    def add_batch(self, batch: list[bytes], clock: int | None) -> tuple[list[str], list[tuple[int, Any]]]:
+        statuses, events = [], []
+        if clock is not None:
+            events += [(0, event) for event in self.move(clock)]
+        for index, data in enumerate(batch):
+            scored = ScoredPost.FromString(data)
+            if clock is None:
+                events += [(index, event) for event in self.follow(scored.post.timestamp_ms)]
+            elif self.clock is not None and scored.post.timestamp_ms > self.clock + 5 * MINUTE:
+                statuses.append("malformed")
+                continue
+            statuses.append(self.add(scored))
+        events += [(max(0, len(batch) - 1), event) for event in self.corrections(math.inf)]
+        return statuses, events
+
+
+SPAN = 30 * MINUTE
+steps = (
+    st.integers(-2 * MINUTE, 3 * MINUTE)
+    | st.integers(0, 9).map(lambda n: n * 10_000)
+    | st.sampled_from([-SPAN - 1, -SPAN, -7 * MINUTE, 5 * MINUTE, SPAN, SPAN + 1, SPAN + 8 * MINUTE, 3 * SPAN])
+)
+scored = st.fixed_dictionaries(
+    {
+        "post_id": st.integers(0, 60).map(str),
+        "symbol": st.sampled_from(["BTC", "BTC", "ETH", "DOGE"]),
+        "platform": st.sampled_from(["twitter", "reddit"]),
+        "author_id": st.sampled_from(["", "a", "b", "c"]),
+        "polarity": st.floats(-1, 1, width=32),
+        "credibility_score": st.just(0.0) | st.floats(0.25, 1, width=32),
+        "engagement_weight": st.floats(0.125, 10, width=32),
+    }
+)
+configs = st.fixed_dictionaries(
+    {
+        "window_ms": st.sampled_from([MINUTE, 5 * MINUTE, 70_000]),
+        "allowed_lateness_ms": st.sampled_from([0, 30_000, 45_001]),
+        "slide_ms": st.sampled_from([10_000, 30_000]),
+        "baseline_ms": st.sampled_from([5 * MINUTE, 20 * MINUTE]),
+        "start_ms": st.none() | st.integers(-2 * SPAN, 10 * MINUTE).map(lambda offset: START + offset),
+    }
+)
+
+
+def pair(config: dict[str, Any]) -> tuple[WindowStore, Recomputed]:
+    store = WindowStore(["ETH", "BTC"], span_ms=SPAN, spike_min_mentions=2, min_credibility=0.25, **config)
+    return store, Recomputed(["BTC", "ETH"], span_ms=SPAN, min_mentions=2, **config)
+
+
+def check_live(store: WindowStore, recomputed: Recomputed, window_ms: int) -> None:
+    clock = store.clock_ms
+    assert clock == recomputed.clock
+    assert clock is not None
+    for read in store.live(["BTC", "ETH"], clock):
+        end = -(-clock // 10_000) * 10_000
+        assert as_tuple(read) == recomputed.window(read.symbol, end - window_ms, 0)
+
+
+@settings(deadline=None)
+@given(configs, st.lists(st.lists(st.tuples(steps, scored), min_size=1, max_size=12), min_size=1, max_size=4))
+def test_event_clock_equals_recomputing(
+    config: dict[str, Any], batches: list[list[tuple[int, dict[str, Any]]]]
+) -> None:
+    store, recomputed = pair(config)
+    time_ms = START + 3 * MINUTE
+    for batch in batches:
+        messages = []
+        for step, fields in batch:
+            time_ms += step
+            messages.append(message(timestamp_ms=time_ms, **fields))
+        result = store.add_batch(messages)
+        statuses, events = recomputed.add_batch(messages, None)
+        assert result.statuses == statuses
+        assert [(index, as_tuple(event)) for index, event in result.events] == events
+        check_live(store, recomputed, config["window_ms"])
+
+
+clock_steps = st.integers(0, 2 * MINUTE) | st.sampled_from([-MINUTE, 0, 5 * MINUTE, SPAN + 10_000])
+
+
+@settings(deadline=None)
+@given(configs, st.lists(st.tuples(clock_steps, st.lists(st.tuples(steps, scored), max_size=8)), max_size=6))
+def test_system_clock_equals_recomputing(
+    config: dict[str, Any], batches: list[tuple[int, list[tuple[int, dict[str, Any]]]]]
+) -> None:
+    store, recomputed = pair(config)
+    clock = START + 3 * MINUTE
+    for step, batch in batches:
+        clock += step
+        messages = [message(timestamp_ms=clock + offset, **fields) for offset, fields in batch]
+        result = store.add_batch(messages, clock)
+        statuses, events = recomputed.add_batch(messages, clock)
+        assert result.statuses == statuses
+        assert list(result.errors) == [index for index, status in enumerate(statuses) if status == "malformed"]
+        assert [(index, as_tuple(event)) for index, event in result.events] == events
+        check_live(store, recomputed, config["window_ms"])
+    assert [as_tuple(event) for event in store.advance(clock + 40_000)] == recomputed.move(clock + 40_000)
+
+
+@settings(deadline=None)
+@given(st.permutations(range(25)), st.data())
+def test_sums_do_not_depend_on_the_order(order: list[int], data: st.DataObject) -> None:
+    values = data.draw(st.lists(st.tuples(*[st.floats(0.125, 1, width=32)] * 3), min_size=25, max_size=25))
+    messages = [
+        message(str(number), START + number, polarity=polarity, credibility_score=credibility, engagement_weight=weight)
+        for number, (polarity, credibility, weight) in enumerate(values)
+    ]
+    stores = [WindowStore(["BTC"]), WindowStore(["BTC"])]
+    stores[0].add_batch(messages, START + 100)
+    stores[1].add_batch([messages[number] for number in order], START + 100)
+    first, second = (store.live(["BTC"], START + 100)[0] for store in stores)
+    assert first.polarity == second.polarity
+    assert first.credibility == second.credibility
+
+
+def test_a_batch_as_a_whole_or_one_by_one() -> None:
+    messages = [message(str(number), START + number * 7_000, polarity=-0.25) for number in range(200)]
+    whole, single = WindowStore(["BTC"]), WindowStore(["BTC"])
+    together = [as_tuple(event) for _, event in whole.add_batch(messages).events]
+    apart = [as_tuple(event) for one in messages for _, event in single.add_batch([one]).events]
+    assert together == apart
+    assert len([event for event in together if event[0] == "window"]) == 4
+
+
+def test_malformed_messages_say_why_and_the_rest_goes_on() -> None:
+    store = WindowStore(["BTC"])
+    result = store.add_batch(
+        [
+            b"\xff\xff\xff",
+            ScoredPost(polarity=0.5).SerializeToString(),
+            message("", START),
+            message("1", START, symbol=""),
+            message("1", START, polarity=math.nan),
+            message("1", START, polarity=1.5),
+            message("1", START, credibility_score=math.inf),
+            message("1", START, engagement_weight=0.0),
+            message("1", -5),
+            message("1", 4_000_000_000_000),
+            message("1", START),
+            message("2", START, symbol="DOGE"),
+        ]
+    )
+    assert result.statuses == ["malformed"] * 10 + ["accepted", "untracked"]
+    words = ["not a ScoredPost", "post is missing", "post_id", "symbol", "polarity", "polarity", "credibility_score"]
+    words += ["engagement_weight", "timestamp_ms", "5 minutes ahead"]
+    assert list(result.errors) == list(range(10))
+    assert all(word in result.errors[index] for index, word in enumerate(words))
+
+
+def test_a_baseline_is_what_came_before_over_ten_minutes_at_least() -> None:
+    store = WindowStore(["BTC"], spike_min_mentions=3)
+    quiet = [message(f"q{number}", START + number * MINUTE) for number in range(20)]
+    burst = [message(f"b{number}", START + 20 * MINUTE + number, platform="reddit") for number in range(5)]
+    store.add_batch(quiet + burst)
+    slides = [event for event in store.advance(START + 21 * MINUTE) if isinstance(event, SlideCount)]
+    assert [slide.mention_count for slide in slides] == [5, 5, 5, 5, 5, 5]
+    last = slides[-1]
+    assert last.end_ms == START + 21 * MINUTE
+    assert last.baseline_rate == 1.0
+    assert last.platform_counts == {"reddit": 5}
+
+
+def test_windows_before_start_ms_are_not_emitted_and_their_posts_count_in_the_baseline() -> None:
+    store = WindowStore(["BTC"], start_ms=START + 5 * MINUTE, spike_min_mentions=1)
+    messages = [message(str(number), START + number * MINUTE) for number in range(11)]
+    events = [event for _, event in store.add_batch(messages).events]
+    windows = [event for event in events if isinstance(event, WindowStats)]
+    assert [(window.start_ms, window.post_count) for window in windows] == [(START + 5 * MINUTE, 5)]
+    slides = [event for event in events if isinstance(event, SlideCount)]
+    assert slides[-1].baseline_rate == pytest.approx(9 / 10)
+
+
+def test_bad_arguments_are_refused() -> None:
+    store = WindowStore(["BTC"])
+    with pytest.raises(TypeError, match=r"messages\[1\] is str, not bytes"):
+        store.add_batch([message("1", START), "x"])  # type: ignore[list-item]
+    assert store.clock_ms is None
+    with pytest.raises(ValueError, match=r'symbols\[1\] \("ETH"\) is not tracked'):
+        store.live(["BTC", "ETH"], START)
+    with pytest.raises(ValueError, match=r"symbols\[1\] .* given twice"):
+        WindowStore(["BTC", "BTC"])
+    with pytest.raises(ValueError, match="window_ms is 15000, not a multiple of slice_ms"):
+        WindowStore(["BTC"], window_ms=15_000)
+    with pytest.raises(ValueError, match="clock_ms is -1"):
+        store.advance(-1)
+
+
+def test_threads_take_turns() -> None:
+    store = WindowStore(["BTC"])
+    batches = [[message(f"{part}:{number}", START + number) for number in range(2_000)] for part in range(4)]
+    threads = [threading.Thread(target=store.add_batch, args=(batch, START + 2_000)) for batch in batches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.live(["BTC"], START + 2_000)[0].post_count == 8_000
