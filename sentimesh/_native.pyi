@@ -86,7 +86,7 @@ class WindowStats:
 
 @final
 class SlideCount:
-    """A sliding window that holds at least ``spike_min_mentions``."""
+    """A sliding window that holds at least ``spike_min_mentions`` and has ten minutes of history before it."""
 
     @property
     def symbol(self) -> str: ...
@@ -96,7 +96,7 @@ class SlideCount:
     def mention_count(self) -> int: ...
     @property
     def baseline_rate(self) -> float:
-        """Mentions per sliding window over the baseline span before it (what there is of it, at least ten minutes)."""
+        """Mentions per sliding window over the baseline span before it, or what there is of it."""
     @property
     def platform_counts(self) -> dict[str, int]: ...
 
