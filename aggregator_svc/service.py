@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Literal, Protocol
 
 from aggregator_svc.formulas import directional_score, social_sentiment_score
@@ -128,11 +130,8 @@ class AggregatorStage(Stage[ScoredPost]):
                     outcomes.append([Reject(result.errors[index])])
                 case reason:
                     outcomes.append([Drop(scored.post.post_id, scored.post.symbol, reason, scored.credibility_score)])
-        by_index: dict[int, list[WindowStats | SlideCount]] = {}
-        for index, event in result.events:
-            by_index.setdefault(index, []).append(event)
-        for index, events in by_index.items():
-            outcomes[index] += await self._take(events)
+        for index, events in groupby(result.events, key=itemgetter(0)):
+            outcomes[index] += await self._take([event for _, event in events])
         await self._refresh()
         return outcomes
 
@@ -159,30 +158,25 @@ class AggregatorStage(Stage[ScoredPost]):
 
         Storing them again changes nothing. Spikes are not alerted again; their cooldown goes on.
         """
-        events = [event for _, event in self._store.add_batch(messages, None).events]
-        for event in events:
-            if isinstance(event, SlideCount):
-                self._detector.detect(event)
-        return await self._take([event for event in events if isinstance(event, WindowStats)])
+        return await self._take([event for _, event in self._store.add_batch(messages, None).events], alert=False)
 
     async def finish(self) -> Sequence[Outcome]:
         """Close the windows that hold the last posts (the end of a replay) and refresh what is left."""
-        clock_ms = self._store.clock_ms
-        outcomes: list[Outcome] = []
-        if clock_ms is not None:
-            await self._refresh(now=True)
-            end_ms = (clock_ms // self._options.window_ms + 1) * self._options.window_ms
-            outcomes = await self._take(self._store.advance(end_ms + self._options.allowed_lateness_ms))
-        return outcomes
+        if self._store.clock_ms is None:
+            return []
+        await self._refresh(now=True)
+        end_ms = (self._store.clock_ms // self._options.window_ms + 1) * self._options.window_ms
+        return await self._take(self._store.advance(end_ms + self._options.allowed_lateness_ms))
 
-    async def _take(self, events: Sequence[WindowStats | SlideCount]) -> list[Outcome]:
+    async def _take(self, events: Sequence[WindowStats | SlideCount], *, alert: bool = True) -> list[Outcome]:
         outcomes: list[Outcome] = []
         windows: list[SentimentAggregate] = []
         spikes: list[ViralSpike] = []
         for event in events:
             if isinstance(event, SlideCount):
+                # In the order of the windows, so that each is marked with the spikes known when it closed.
                 spike = self._detector.detect(event)
-                if spike is not None:
+                if spike is not None and alert:
                     spikes.append(spike)
                     outcomes.append(Forward(spike, spike.symbol, str(spike.detected_at_ms)))
             else:
@@ -197,12 +191,14 @@ class AggregatorStage(Stage[ScoredPost]):
         if spikes:
             await self._sink.put_spikes(spikes)
             if self._options.refresh_on_spike:
+                for spike in spikes:
+                    self._touched.setdefault(spike.symbol, [])
                 await self._refresh(now=True)
         return outcomes
 
     async def _refresh(self, *, now: bool = False) -> None:
-        clock_ms = self._store.clock_ms if self._clock == "event" else self._now_ms()
         wall_ms = self._now_ms()
+        clock_ms = self._store.clock_ms if self._clock == "event" else wall_ms
         due = now or wall_ms >= self._refreshed_ms + self._options.live_refresh_ms
         if not self._touched or clock_ms is None or not due:
             return
@@ -220,7 +216,9 @@ class AggregatorStage(Stage[ScoredPost]):
     ) -> SentimentAggregate:
         enough = stats.post_count >= self._options.min_posts_per_window
         parts = (stats.polarity, volume.ratio, stats.credibility)
-        spike_ratio = self._detector.ratio_during(stats.symbol, stats.start_ms, stats.end_ms)
+        # A closed window says whether a spike was on in it, a live score whether one is on now.
+        spike_from_ms = updated_at_ms if live else stats.start_ms
+        spike_ratio = self._detector.ratio_during(stats.symbol, spike_from_ms, stats.end_ms)
         return SentimentAggregate(
             symbol=stats.symbol,
             window_start_ms=stats.start_ms,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from dataclasses import dataclass
 
 from sentimesh.native import SlideCount
 from sentimesh.pb.pipeline_pb2 import ViralSpike
 
+# Ended spikes are known for as long as the native store corrects windows (its span by default).
+KEPT_MS = 7_200_000
+
 
 @dataclass(slots=True)
-class _Active:
+class _Span:
     from_ms: int
     until_ms: int
     ratio: float
@@ -36,7 +40,7 @@ class ViralSpikeDetector:
         self._cooldown_ms = cooldown_ms
         self._window_ms = window_ms
         self._alerted_ms: dict[str, int] = {}
-        self._active: dict[str, _Active] = {}
+        self._spans: defaultdict[str, deque[_Span]] = defaultdict(deque)
 
     def detect(self, slide: SlideCount) -> ViralSpike | None:
         """Return an alert for a sliding window that is one; windows come in order of time."""
@@ -47,13 +51,15 @@ class ViralSpikeDetector:
         ratio = slide.mention_count / baseline
         if ratio < self._threshold:
             return None
-        active = self._active.get(slide.symbol)
+        spans = self._spans[slide.symbol]
         until_ms = slide.end_ms + self._cooldown_ms
-        if active is not None and slide.end_ms < active.until_ms:
-            active.until_ms = until_ms
-            active.ratio = max(active.ratio, ratio)
+        if spans and slide.end_ms < spans[-1].until_ms:
+            spans[-1].until_ms = until_ms
+            spans[-1].ratio = max(spans[-1].ratio, ratio)
         else:
-            self._active[slide.symbol] = _Active(slide.end_ms - self._window_ms, until_ms, ratio)
+            spans.append(_Span(slide.end_ms - self._window_ms, until_ms, ratio))
+        while spans[0].until_ms < slide.end_ms - KEPT_MS:
+            spans.popleft()
         alerted_ms = self._alerted_ms.get(slide.symbol)
         if alerted_ms is not None and slide.end_ms < alerted_ms + self._cooldown_ms:
             return None
@@ -70,8 +76,6 @@ class ViralSpikeDetector:
         )
 
     def ratio_during(self, symbol: str, start_ms: int, end_ms: int) -> float:
-        """Return the ratio of the spike that was on in [start, end), 0.0 if none was."""
-        active = self._active.get(symbol)
-        if active is None or active.from_ms >= end_ms or active.until_ms <= start_ms:
-            return 0.0
-        return active.ratio
+        """Return the largest ratio of the spikes that were on in [start, end), 0.0 if none was."""
+        spans = self._spans.get(symbol, ())
+        return max((s.ratio for s in spans if s.from_ms < end_ms and s.until_ms > start_ms), default=0.0)

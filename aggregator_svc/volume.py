@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 
 
@@ -15,12 +15,22 @@ class Volume:
     ready: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Mean:
+    posts: float
+    ready: bool
+
+    def volume(self, post_count: int) -> Volume:
+        # The specification divides by 1.0 where the mean is not positive.
+        ratio = post_count / (self.posts if self.posts > 0 else 1.0) if self.ready else 1.0
+        return Volume(ratio, self.posts, self.ready)
+
+
 @dataclass(slots=True)
 class _History:
-    windows: deque[tuple[int, int]] = field(default_factory=deque)
+    # By end: posts, and what was known when the window closed (its corrections are measured against the same).
+    windows: OrderedDict[int, tuple[int, _Mean]] = field(default_factory=OrderedDict)
     total: int = 0
-    # What was known when a window closed: its corrections are measured against the same.
-    closed: dict[int, tuple[float, bool]] = field(default_factory=dict)
 
 
 class VolumeBaseline:
@@ -30,58 +40,35 @@ class VolumeBaseline:
         """Not ready before ``min_windows`` windows are known."""
         self._span_ms = days * 86_400_000
         self._min_windows = min_windows
-        self._symbols: dict[str, _History] = {}
+        self._symbols: defaultdict[str, _History] = defaultdict(_History)
 
     def load(self, symbol: str, end_ms: int, post_count: int) -> None:
         """Take a closed window that was stored earlier; oldest first."""
-        self._append(self._symbols.setdefault(symbol, _History()), end_ms, post_count)
+        self.close(symbol, end_ms, post_count)
 
     def close(self, symbol: str, end_ms: int, post_count: int) -> Volume:
         """Return the volume of a closing window against those before it, and take it into the baseline.
 
-        A window closed before (a correction) replaces its own count.
+        A window closed before (a correction) replaces its own count. Constant time, amortised.
         """
-        history = self._symbols.setdefault(symbol, _History())
-        if end_ms in history.closed:
-            for index, (known_end, known_count) in enumerate(history.windows):
-                if known_end == end_ms:
-                    history.windows[index] = (end_ms, post_count)
-                    history.total += post_count - known_count
-            mean, ready = history.closed[end_ms]
-            return _volume(post_count, mean, ready)
-        self._evict(history, end_ms)
-        mean, ready = self._mean(history)
-        history.closed[end_ms] = mean, ready
-        self._append(history, end_ms, post_count)
-        return _volume(post_count, mean, ready)
+        history = self._symbols[symbol]
+        windows = history.windows
+        while windows and next(iter(windows)) <= end_ms - self._span_ms:
+            history.total -= windows.popitem(last=False)[1][0]
+        known_count, mean = windows.get(end_ms) or (0, self._mean(symbol))
+        windows[end_ms] = post_count, mean
+        history.total += post_count - known_count
+        return mean.volume(post_count)
 
     def live(self, symbol: str, post_count: int) -> Volume:
         """Return the volume of a trailing window against all closed ones."""
-        mean, ready = self._mean(self._symbols.get(symbol) or _History())
-        return _volume(post_count, mean, ready)
+        return self._mean(symbol).volume(post_count)
 
     def mean(self, symbol: str) -> float:
         """Return the mean of posts a closed window, 0.0 without any."""
-        return self._mean(self._symbols.get(symbol) or _History())[0]
+        return self._mean(symbol).posts
 
-    def _mean(self, history: _History) -> tuple[float, bool]:
+    def _mean(self, symbol: str) -> _Mean:
+        history = self._symbols[symbol]
         known = len(history.windows)
-        return (history.total / known if known else 0.0), known >= self._min_windows
-
-    def _append(self, history: _History, end_ms: int, post_count: int) -> None:
-        history.windows.append((end_ms, post_count))
-        history.total += post_count
-        self._evict(history, end_ms)
-
-    def _evict(self, history: _History, end_ms: int) -> None:
-        while history.windows and history.windows[0][0] <= end_ms - self._span_ms:
-            old_end, old_count = history.windows.popleft()
-            history.total -= old_count
-            history.closed.pop(old_end, None)
-
-
-def _volume(post_count: int, mean: float, ready: bool) -> Volume:
-    if not ready:
-        return Volume(1.0, mean, ready=False)
-    # The specification divides by 1.0 where the mean is not positive.
-    return Volume(post_count / (mean if mean > 0 else 1.0), mean, ready=True)
+        return _Mean(history.total / known if known else 0.0, known >= self._min_windows)

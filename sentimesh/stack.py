@@ -16,7 +16,6 @@ import structlog
 from pydantic import SecretStr
 
 from aggregator_svc.service import AggregatorStage
-from aggregator_svc.writers import QueuedSink
 from gateway_svc.service import SentimentGateway
 from sentimesh import build
 from sentimesh.bus import FILTERED, NORMALIZED, RAW, SCORED, Bus, Topic
@@ -33,6 +32,7 @@ from sentimesh.source import Source
 from sentimesh.stage import Stage
 from sentimesh.storage.cache import SentimentCache
 from sentimesh.storage.postgres import AggregateStore, connect
+from sentimesh.storage.writers import QueuedSink
 from sentimesh.telemetry import Metrics, Tracing
 
 log = structlog.get_logger(__name__)

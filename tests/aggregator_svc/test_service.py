@@ -184,6 +184,53 @@ async def test_a_spike_is_forwarded_stored_and_refreshes_the_score_at_once() -> 
     assert shelf.live[-1].viral_spike or shelf.live[-2].viral_spike
 
 
+async def test_a_spike_that_the_clock_alone_shows_refreshes_a_symbol_without_new_posts() -> None:
+    shelf, clock = Shelf(), Clock(START + 60 * MINUTE)
+    subject = stage(shelf, clock)
+    await subject.restore([post(n, START + n * MINUTE).message.SerializeToString() for n in range(60)])
+    clock.now = START + 60 * MINUTE + 28_000
+    await subject.process([post(1000 + n, START + 60 * MINUTE + n * 900) for n in range(30)])
+    clock.now += 1000
+    await subject.tick()
+    shelf.live.clear()
+    clock.now += 1000
+    outcomes = await subject.tick()
+    assert [type(o.message) for o in outcomes if isinstance(o, Forward)] == [ViralSpike]
+    assert [(a.symbol, a.viral_spike) for a in shelf.live] == [("BTC", True)]
+
+
+async def test_the_live_flag_goes_out_with_the_cooldown_and_the_window_of_the_spike_keeps_its_own() -> None:
+    shelf, clock = Shelf(), Clock(START + 60 * MINUTE)
+    subject = stage(shelf, clock, cooldown_ms=60_000)
+    await subject.restore([post(n, START + n * MINUTE).message.SerializeToString() for n in range(60)])
+    await subject.process([post(1000 + n, START + 60 * MINUTE - n * 100) for n in range(50)])
+    flags = {}
+    for seconds in range(0, 420, 10):
+        clock.now = START + 60 * MINUTE + seconds * 1000
+        await subject.tick()
+        flags[seconds] = next(a.viral_spike for a in reversed(shelf.live) if a.symbol == "BTC")
+    # The first slide after the posts shows it, the last one over the threshold ends at 0:50, a minute before 1:50.
+    assert [seconds for seconds, flag in flags.items() if flag] == list(range(10, 110, 10))
+    closed = {w.window_start_ms: w.viral_spike for w in shelf.windows if w.symbol == "BTC"}
+    # The first of the two had closed before anything was to be seen.
+    assert (closed[START + 55 * MINUTE], closed[START + 60 * MINUTE]) == (False, True)
+
+
+async def test_a_restart_marks_the_windows_of_every_spike_as_before() -> None:
+    quiet = [post(n, START + n * MINUTE) for n in range(180)]
+    surges = [post(at * 1000 + n, START + at * MINUTE + n * 500) for at in (65, 130) for n in range(60)]
+    history = sorted([*quiet, *surges], key=lambda d: d.message.post.timestamp_ms)
+    undisturbed, restarted = Shelf(), Shelf()
+    await stage(undisturbed).process(history)
+    await stage(restarted).restore([d.message.SerializeToString() for d in history])
+    marked = [(w.window_start_ms - START) // MINUTE for w in undisturbed.windows if w.viral_spike]
+    assert 65 in marked
+    assert 130 in marked
+    assert restarted.windows == undisturbed.windows
+    assert restarted.spikes == []
+    assert len(undisturbed.spikes) == 2
+
+
 async def test_a_session_has_windows_of_its_own_and_stores_nothing() -> None:
     shelf = Shelf()
     subject = stage(shelf)
