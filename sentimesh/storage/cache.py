@@ -49,11 +49,13 @@ class SentimentCache:
 
     async def get(self, symbols: Sequence[str]) -> list[SentimentAggregate | None]:
         """Return the live score of each symbol, None where there is none."""
+        if not symbols:
+            return []
         try:
             values = await self._client.mget([f"{self._prefix}sentiment:{symbol}" for symbol in symbols])
         except (redis.exceptions.RedisError, OSError) as error:
             raise _unavailable(error) from error
-        return [None if value is None else _parse(value) for value in values]
+        return [self._parse(symbol, value) for symbol, value in zip(symbols, values, strict=True)]
 
     async def _put(self, kind: str, values: Mapping[str, bytes], ttl_seconds: int) -> None:
         if not values:
@@ -66,20 +68,26 @@ class SentimentCache:
         except (redis.exceptions.RedisError, OSError) as error:
             raise _unavailable(error) from error
 
+    def _parse(self, symbol: str, value: bytes | str | None) -> SentimentAggregate | None:
+        if value is None:
+            return None
+        reason: object = "it is of another symbol"
+        try:
+            aggregate = json_format.Parse(value, SentimentAggregate(), ignore_unknown_fields=True)
+            if aggregate.symbol == symbol:
+                return aggregate
+        except (json_format.ParseError, UnicodeDecodeError) as error:
+            reason = error
+        raise StorageUnavailableError(
+            f"the cached sentiment of {symbol} in Redis is not readable ({reason}): "
+            f"delete the keys {self._prefix}sentiment:*"
+        )
+
 
 def _json(aggregate: SentimentAggregate) -> bytes:
     return json_format.MessageToJson(
         aggregate, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=None
     ).encode()
-
-
-def _parse(value: bytes | str) -> SentimentAggregate:
-    try:
-        return json_format.Parse(value, SentimentAggregate(), ignore_unknown_fields=True)
-    except json_format.ParseError as error:
-        raise StorageUnavailableError(
-            f"a cached sentiment in Redis is not readable ({error}): delete the keys social:sentiment:*"
-        ) from error
 
 
 def _unavailable(error: Exception) -> StorageUnavailableError:

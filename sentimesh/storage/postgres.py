@@ -26,13 +26,23 @@ INSERT INTO social_sentiment_scores AS known
      baseline_ready, insufficient_data, revision, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT (symbol, window_start) DO UPDATE SET
-    polarity = EXCLUDED.polarity, volume_ratio = EXCLUDED.volume_ratio, credibility = EXCLUDED.credibility,
+    window_end = EXCLUDED.window_end, polarity = EXCLUDED.polarity,
+    volume_ratio = EXCLUDED.volume_ratio, credibility = EXCLUDED.credibility,
     social_sentiment_score = EXCLUDED.social_sentiment_score, directional_score = EXCLUDED.directional_score,
     post_count = EXCLUDED.post_count, unique_authors = EXCLUDED.unique_authors,
     platform_breakdown = EXCLUDED.platform_breakdown, viral_spike = EXCLUDED.viral_spike,
     spike_ratio = EXCLUDED.spike_ratio, baseline_ready = EXCLUDED.baseline_ready,
     insufficient_data = EXCLUDED.insufficient_data, revision = EXCLUDED.revision, updated_at = EXCLUDED.updated_at
-WHERE known.revision <= EXCLUDED.revision OR known.post_count < EXCLUDED.post_count
+WHERE (known.revision <= EXCLUDED.revision OR known.post_count < EXCLUDED.post_count)
+    -- The same again (a retry, a restart) leaves the row and its time of writing as they are.
+    AND (known.window_end, known.polarity, known.volume_ratio, known.credibility, known.social_sentiment_score,
+         known.directional_score, known.post_count, known.unique_authors, known.platform_breakdown,
+         known.viral_spike, known.spike_ratio, known.baseline_ready, known.insufficient_data, known.revision)
+    IS DISTINCT FROM
+        (EXCLUDED.window_end, EXCLUDED.polarity, EXCLUDED.volume_ratio, EXCLUDED.credibility,
+         EXCLUDED.social_sentiment_score, EXCLUDED.directional_score, EXCLUDED.post_count, EXCLUDED.unique_authors,
+         EXCLUDED.platform_breakdown, EXCLUDED.viral_spike, EXCLUDED.spike_ratio, EXCLUDED.baseline_ready,
+         EXCLUDED.insufficient_data, EXCLUDED.revision)
 """
 
 _UPSERT_SPIKE = """
@@ -42,8 +52,10 @@ ON CONFLICT (symbol, detected_at) DO NOTHING
 """
 
 _LATEST = """
-SELECT DISTINCT ON (symbol) * FROM social_sentiment_scores
-WHERE symbol = ANY($1::text[]) ORDER BY symbol, window_end DESC
+SELECT newest.* FROM unnest($1::text[]) AS wanted (symbol) CROSS JOIN LATERAL (
+    SELECT * FROM social_sentiment_scores AS known
+    WHERE known.symbol = wanted.symbol ORDER BY known.window_end DESC LIMIT 1
+) AS newest
 """
 
 _COUNTS = """
@@ -85,7 +97,7 @@ async def migrate(pool: asyncpg.Pool[Any]) -> list[str]:
         known = {row["name"] for row in await connection.fetch("SELECT name FROM social_schema_migrations")}
         for file in files:
             if file.name not in known:
-                await connection.execute(file.read_text())
+                await connection.execute(file.read_text(encoding="utf-8"))
                 await connection.execute("INSERT INTO social_schema_migrations (name) VALUES ($1)", file.name)
                 applied.append(file.name)
     return applied

@@ -73,6 +73,33 @@ async def test_writing_again_changes_nothing_and_a_revision_replaces(pool: async
     assert await store.count_windows() == 1
 
 
+async def test_the_same_window_again_leaves_the_row_untouched(pool: asyncpg.Pool[Any]) -> None:
+    store = AggregateStore(pool)
+    await store.upsert_windows([window(), window(1)])
+    versions = await pool.fetch("SELECT xmin::text, updated_at FROM social_sentiment_scores ORDER BY window_start")
+    later = window()
+    later.updated_at_ms += 60_000
+    await store.upsert_windows([later, window(1, score=0.5)])
+    again = await pool.fetch("SELECT xmin::text, updated_at FROM social_sentiment_scores ORDER BY window_start")
+    assert again[0] == versions[0]
+    assert again[1]["xmin"] != versions[1]["xmin"]
+
+
+async def test_a_restart_that_counts_revisions_from_zero_again_still_adds_posts(pool: asyncpg.Pool[Any]) -> None:
+    store = AggregateStore(pool)
+    await store.upsert_windows([window(count=6, revision=2)])
+    await store.upsert_windows([window(count=7, revision=0)])
+    assert await store.latest(["BTC"]) == [window(count=7, revision=0)]
+
+
+async def test_a_window_without_a_spike_has_no_ratio(pool: asyncpg.Pool[Any]) -> None:
+    quiet = window()
+    quiet.viral_spike, quiet.spike_ratio = False, 0
+    await AggregateStore(pool).upsert_windows([quiet])
+    assert await pool.fetchval("SELECT spike_ratio FROM social_sentiment_scores") is None
+    assert await AggregateStore(pool).latest(["BTC", "BTC"]) == [quiet, quiet]
+
+
 async def test_counts_for_the_baseline_are_those_of_the_span(pool: asyncpg.Pool[Any]) -> None:
     store = AggregateStore(pool)
     await store.upsert_windows([window(n, count=n) for n in range(5)])
