@@ -47,9 +47,11 @@ class SymbolExtractor:
 
     ``assets``: (symbol, names, is_english_word) each. A symbol counts as ``$BTC``, ``#btc``, in a pair
     (``BTC/USD``, ``BTC-USDT``, ``BTCUSDT``), or as a word ``BTC``/``btc``; names as words in any case and as
-    hashtags. A symbol or name that is also an English word counts only with ``$`` or ``#``, in a pair, or near a
-    crypto context word.
-    Links and @mentions never count.
+    hashtags. A symbol or name that is also an English word counts only with ``$`` or ``#``, in a pair, directly
+    before a context word ("link token"), or, written as a name (``LINK``, ``Ripple``) and not in the midst of capitals,
+    within six words of a context word, a dollar amount or another mention. Of names that overlap the longest counts
+    ("bitcoin cash" is not BTC); both sides of ETH/BTC do, but money in a pair does not. Links, domain names and
+    @mentions never count. Raises ValueError or TypeError that says which asset or context word is wrong.
     """
 
     def __new__(
@@ -114,7 +116,12 @@ class BatchResult:
 
 @final
 class WindowStore:
-    """Rings of slices, one a tracked symbol, from which every window is read (ARCHITECTURE, time and windows)."""
+    """Rings of slices, one a tracked symbol, from which every window is read (ARCHITECTURE, time and windows).
+
+    Tumbling windows start at multiples of ``window_ms`` and close, for every symbol and also without posts, at their
+    end plus ``allowed_lateness_ms``; the first is the one that contains the first time seen, or with ``start_ms`` the
+    first that does not start before it. Spans are multiples of ``slice_ms``; ValueError says which is not.
+    """
 
     def __new__(
         cls,
@@ -135,12 +142,20 @@ class WindowStore:
         """Take serialized ScoredPost messages, in order.
 
         With ``clock_ms`` the clock is moved there first (system clock); with None it follows the largest
-        event time seen, post by post (event clock).
+        event time seen, post by post (event clock). A post more than five minutes ahead of the system clock is
+        malformed. An event-clock jump of more than ``span_ms`` is a hole in a recording: windows go on up to
+        ``span_ms`` after the old time and then from the one that contains the new time, where the baseline's history
+        starts anew. A post older than ``span_ms`` is late; a younger one whose window is closed is accepted, and
+        that window comes again with the next revision once a batch, at its end (index of the last message). A second
+        (post_id, symbol) is a duplicate whatever its time. Raises TypeError for a message that is not bytes.
         """
     def advance(self, clock_ms: int) -> list[WindowStats | SlideCount]:
         """Move the clock (never back) and return what is due, in order of time."""
     def live(self, symbols: Sequence[str], end_ms: int) -> list[WindowStats]:
-        """Read the trailing ``window_ms`` up to ``end_ms``, rounded up to a whole slice, of each symbol."""
+        """Read the trailing ``window_ms`` up to ``end_ms``, rounded up to a whole slice, of each symbol.
+
+        Raises ValueError for a symbol that is not tracked.
+        """
     @property
     def clock_ms(self) -> int | None:
         """None before the first post or advance."""

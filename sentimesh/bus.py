@@ -6,6 +6,7 @@ Subjects and stream names are public interface (ARCHITECTURE, one picture).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ REASON_HEADER = "Sentimesh-Reason"
 # How long the broker remembers message ids; a crashed stage is back long before.
 DUPLICATE_WINDOW_SECONDS = 600.0
 CONNECT_SECONDS = 10.0
+CONFIRM_SECONDS = 30.0
+UNCONFIRMED = (nats.errors.Error, OSError, TimeoutError)
+# Subject, message, message id, further headers.
+Publication = tuple[str, Message, str, Mapping[str, str]]
 LIVE_SUBJECT = "social.live"
 
 
@@ -176,26 +181,43 @@ class Bus:
             headers={MESSAGE_ID_HEADER: message_id, **(headers or {})},
         )
 
-    async def publish_confirmed(self, messages: Sequence[tuple[str, Message, str, Mapping[str, str]]]) -> None:
-        """Publish (subject, message, id, headers) in order and wait until each is stored, trying again what fails.
+    async def publish_confirmed(self, messages: Sequence[Publication]) -> None:
+        """Publish in order and wait until each is stored, trying again what fails.
 
         Trying again cannot double anything: the broker drops an id that it has already.
         """
-        rest = list(messages)
+        rest = await self._publish_all(messages)
+        if not rest:
+            return
         async for attempt in stamina.retry_context(
-            on=(nats.errors.Error, OSError, asyncio.TimeoutError), attempts=None, timeout=None, wait_max=5.0
+            on=BusUnavailableError, attempts=None, timeout=None, wait_initial=0.1, wait_max=5.0
         ):
             with attempt:
-                futures = [await self.publish(*message) for message in rest]
-                results = await asyncio.wait_for(asyncio.gather(*futures, return_exceptions=True), 30)
-                failed = [(m, r) for m, r in zip(rest, results, strict=True) if isinstance(r, BaseException)]
-                if failed:
-                    rest = [message for message, _ in failed]
-                    raise nats.errors.Error from failed[0][1]
+                rest = await self._publish_all(rest)
+                if rest:
+                    raise BusUnavailableError(
+                        f"NATS did not confirm {len(rest)} messages: check the server of nats.url"
+                    )
+
+    async def _publish_all(self, messages: Sequence[Publication]) -> list[Publication]:
+        """Publish and wait; return those that were not confirmed."""
+        sent: list[tuple[Publication, asyncio.Future[api.PubAck]]] = []
+        failed: list[Publication] = []
+        for message in messages:
+            try:
+                sent.append((message, await self.publish(*message)))
+            except UNCONFIRMED:
+                failed.append(message)
+        if sent:
+            await asyncio.wait([future for _, future in sent], timeout=CONFIRM_SECONDS)
+        failed += [m for m, future in sent if not future.done() or future.cancelled() or future.exception()]
+        return failed
 
     async def publish_live(self, aggregate: SentimentAggregate) -> None:
         """Send a live score to whoever watches; it is not kept, the next one replaces it."""
-        await self._client.publish(f"{LIVE_SUBJECT}.{aggregate.symbol}", aggregate.SerializeToString())
+        # While the broker is away longer than the client can buffer, there is nobody to tell.
+        with contextlib.suppress(nats.errors.Error):
+            await self._client.publish(f"{LIVE_SUBJECT}.{aggregate.symbol}", aggregate.SerializeToString())
 
     async def lag(self, topic: Topic, durable: str) -> int:
         """Return how many messages the consumer has not finished: waiting plus delivered and not acknowledged."""

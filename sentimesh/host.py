@@ -17,8 +17,9 @@ import nats.errors
 import structlog
 from google.protobuf.message import DecodeError, Message
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 
-from sentimesh.bus import DEAD_LETTERS, REASON_HEADER, TOPIC_OF, Bus, Topic
+from sentimesh.bus import DEAD_LETTERS, REASON_HEADER, TOPIC_OF, Bus, Publication, Topic
 from sentimesh.errors import SentimeshError
 from sentimesh.pb.pipeline_pb2 import DeadLetter
 from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject, Stage
@@ -31,8 +32,6 @@ TICK_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 # Batches of one stage that may wait for their confirmation while the next is processed.
 BATCHES_IN_FLIGHT = 4
-
-Publication = tuple[str, Message, str, Mapping[str, str]]
 
 
 class Observer(Protocol):
@@ -101,19 +100,17 @@ class StageWorker:
             self.topic,
             self.durable,
             ack_wait_seconds=self._config.ack_wait_seconds,
-            max_ack_pending=self._config.batch_size * (BATCHES_IN_FLIGHT + 2),
+            max_ack_pending=self._config.batch_size * (BATCHES_IN_FLIGHT + 3),
         )
         confirming: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue(BATCHES_IN_FLIGHT)
         next_tick = time.monotonic() + TICK_SECONDS
         previous: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:
-            while not stop.is_set():
-                try:
-                    messages = await subscription.fetch(self._config.batch_size, timeout=FETCH_SECONDS)
-                except (TimeoutError, nats.errors.Error):
-                    messages = []
-                    if not self._bus.connected:
-                        await asyncio.sleep(FETCH_SECONDS)
+            fetching: asyncio.Task[list[Msg]] | None = group.create_task(self._fetch(subscription))
+            while fetching is not None:
+                messages = await fetching
+                # The next batch is on its way while this one is processed; none is asked for after the stop.
+                fetching = None if stop.is_set() else group.create_task(self._fetch(subscription))
                 inputs = await self._process(messages) if messages else []
                 ticked: Sequence[Outcome] = ()
                 if time.monotonic() >= next_tick:
@@ -129,6 +126,15 @@ class StageWorker:
     async def publish(self, outcomes: Sequence[Outcome]) -> None:
         """Publish outcomes that no message brought about (the end of a replay) and wait until they are stored."""
         await self._confirm([], outcomes, None)
+
+    async def _fetch(self, subscription: JetStreamContext.PullSubscription) -> list[Msg]:
+        try:
+            messages: list[Msg] = await subscription.fetch(self._config.batch_size, timeout=FETCH_SECONDS)
+        except (TimeoutError, nats.errors.Error):
+            if not self._bus.connected:
+                await asyncio.sleep(FETCH_SECONDS)
+            return []
+        return messages
 
     async def _process(self, messages: Sequence[Msg]) -> list[_Input]:
         inputs: list[_Input] = []

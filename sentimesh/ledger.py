@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,11 +25,16 @@ class ExportError(SentimeshError):
 
 
 def json_line(message: Message) -> str:
-    """Return a message as one line of proto3 JSON with original field names, defaults included."""
-    text = json_format.MessageToJson(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True, indent=None
+    """Return a message as one line of proto3 JSON with original field names, defaults included.
+
+    Maps have no order of their own; here they are sorted, so that equal messages are equal lines.
+    """
+    tree = json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return text + "\n"
+    if "platform_breakdown" in tree:
+        tree["platform_breakdown"] = dict(sorted(tree["platform_breakdown"].items()))
+    return json.dumps(tree, ensure_ascii=False) + "\n"
 
 
 class Ledger:
@@ -85,6 +91,11 @@ class Ledger:
         """Posts with at least one scored mention."""
         return len(self._scored)
 
+    def reason(self, post_id: str) -> str | None:
+        """Return why a post was dropped after ingest, None if it was not."""
+        where = self._dropped.get(post_id)
+        return None if where is None or post_id in self._scored else where[1]
+
     @property
     def dropped(self) -> Counter[tuple[str, str]]:
         """Posts that went no further, by (stage, reason)."""
@@ -117,8 +128,8 @@ class Exporter:
     def __enter__(self) -> Exporter:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._scored = self._files.enter_context((self._folder / "scored.jsonl").open("w"))
-            self._dropped = self._files.enter_context((self._folder / "dropped.jsonl").open("w"))
+            self._scored = self._files.enter_context((self._folder / "scored.jsonl").open("w", encoding="utf-8"))
+            self._dropped = self._files.enter_context((self._folder / "dropped.jsonl").open("w", encoding="utf-8"))
         except OSError as error:
             self._files.close()
             raise ExportError(
@@ -147,4 +158,4 @@ class Exporter:
                 self._dropped.write(json_line(dropped_post(stage, outcome)))
 
     def _write(self, name: str, messages: Iterable[Message]) -> None:
-        (self._folder / name).write_text("".join(json_line(message) for message in messages))
+        (self._folder / name).write_text("".join(json_line(message) for message in messages), encoding="utf-8")

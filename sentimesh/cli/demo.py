@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -17,6 +18,7 @@ from rich.text import Text
 from gateway_svc.bands import band_name
 from ingest_svc.sources.simulator import SimulatorSource, Spike
 from sentimesh.build import now_ms
+from sentimesh.cli.get import ask, panel
 from sentimesh.cli.run import stopped
 from sentimesh.ledger import Ledger
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
@@ -35,7 +37,7 @@ REDRAW_SECONDS = 0.25
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Go on serving, in real time, until Ctrl-C.")] = False,
     seed: Annotated[int, typer.Option(help="Another seed, another crowd.")] = 7,
-    posts_per_minute: Annotated[int, typer.Option(help="Simulated posts in a simulated minute.", min=1)] = 25,
+    posts_per_minute: Annotated[int, typer.Option(help="Simulated posts in a simulated minute.", min=1)] = 15,
     config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
 ) -> None:
     """Start embedded servers and all stages, feed them simulated posts at speed, show what comes out."""
@@ -88,7 +90,7 @@ async def _demo(settings: Settings, keep: bool, seed: int, posts_per_minute: int
                     seen = len(ledger.spikes)
                 await stack.finish()
                 live.update(_table(board, ledger))
-            await _summary(console, ledger, stack)
+            await _summary(console, ledger, stack, board)
             if keep:
                 stack.run_source(
                     SimulatorSource(
@@ -100,10 +102,9 @@ async def _demo(settings: Settings, keep: bool, seed: int, posts_per_minute: int
 
 
 def _table(board: dict[str, SentimentAggregate], ledger: Ledger) -> Group:
-    table = Table(title="social sentiment, trailing five minutes", title_justify="left")
-    table.add_column("symbol")
-    for name in ("score", "band", "directional", "polarity", "volume", "credibility", "posts", "spike"):
-        table.add_column(name, justify="left" if name == "band" else "right")
+    table = Table(title="social sentiment, trailing five minutes", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("symbol", "score", "band", "direct.", "polarity", "volume", "cred.", "posts", "spike"):
+        table.add_column(name, justify="left" if name in ("symbol", "band") else "right", no_wrap=True)
     busiest = sorted(board.values(), key=lambda a: (-a.post_count, a.symbol))[:10]
     for aggregate in busiest:
         known = not aggregate.insufficient_data
@@ -113,7 +114,7 @@ def _table(board: dict[str, SentimentAggregate], ledger: Ledger) -> Group:
             band_name(aggregate.social_sentiment_score) if known else "too few posts",
             f"{aggregate.directional_score:.2f}",
             f"{aggregate.polarity:+.2f}",
-            f"{aggregate.volume_ratio:.1f}x" if aggregate.baseline_ready else "no baseline",
+            f"{aggregate.volume_ratio:.1f}x" if aggregate.baseline_ready else "-",
             f"{aggregate.credibility:.2f}",
             str(aggregate.post_count),
             f"{aggregate.spike_ratio:.1f}x" if aggregate.viral_spike else "",
@@ -125,7 +126,7 @@ def _table(board: dict[str, SentimentAggregate], ledger: Ledger) -> Group:
     return Group(table, counts)
 
 
-async def _summary(console: Console, ledger: Ledger, stack: Stack) -> None:
+async def _summary(console: Console, ledger: Ledger, stack: Stack, board: Mapping[str, SentimentAggregate]) -> None:
     console.print()
     console.print(f"posts in            {ledger.received:>7,}")
     console.print(f"posts scored        {ledger.scored:>7,}")
@@ -144,10 +145,13 @@ async def _summary(console: Console, ledger: Ledger, stack: Stack) -> None:
             f"spike               {spike.symbol} {spike.spike_ratio:.1f}x, {spike.mention_count} mentions in 60 s"
         )
     console.print()
-    console.print("ask the gateway (while it serves: sentimesh demo --keep):")
+    symbol = max(board.values(), key=lambda a: a.post_count).symbol if board else stack.settings.symbols[0]
     address = stack.addresses["gateway"]
+    console.print(f"the gateway, asked by gRPC (sentimesh get {symbol} --address {address}):")
+    console.print(panel(await ask(symbol, address)))
+    console.print("the same with grpcurl, while it serves (sentimesh demo --keep):")
     console.print(
-        '  grpcurl -plaintext -d \'{"symbol": "BTC"}\' '
+        f'  grpcurl -plaintext -d \'{{"symbol": "{symbol}"}}\' '
         f"{address} com.verlumen.tradestream.social.SentimentGatewayService/GetSocialSentiment",
         soft_wrap=True,
         highlight=False,

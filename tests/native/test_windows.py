@@ -96,11 +96,13 @@ class Recomputed:
         found: list[tuple[Any, ...]] = []
         start = end - self.spike_ms
         history = max(start - self.baseline_ms, self.history)
+        if start - history < min(10 * MINUTE, self.baseline_ms):
+            return found
         for symbol in self.symbols:
             posts = self.between(symbol, start, end)
             if len(posts) >= self.min_mentions:
                 before = len(self.between(symbol, history, start))
-                rate = before * self.spike_ms / max(start - history, 10 * MINUTE)
+                rate = before * self.spike_ms / (start - history)
                 platforms = dict(Counter(p.post.platform for p in posts))
                 found.append(("slide", symbol, end, len(posts), rate, platforms))
         return found
@@ -186,6 +188,7 @@ class Recomputed:
 SPAN = 30 * MINUTE
 steps = (
     st.integers(-2 * MINUTE, 3 * MINUTE)
+    | st.integers(-5_000, 15_000)
     | st.integers(0, 9).map(lambda n: n * 10_000)
     | st.sampled_from([-SPAN - 1, -SPAN, -7 * MINUTE, 5 * MINUTE, SPAN, SPAN + 1, SPAN + 8 * MINUTE, 3 * SPAN])
 )
@@ -216,6 +219,15 @@ def pair(config: dict[str, Any]) -> tuple[WindowStore, Recomputed]:
     return store, Recomputed(["BTC", "ETH"], span_ms=SPAN, min_mentions=2, **config)
 
 
+def warm_up(store: WindowStore, recomputed: Recomputed, minutes: int) -> None:
+    """A quiet post a minute, so that slides have a history."""
+    quiet = [message(f"q{number}", START + (number - minutes) * MINUTE) for number in range(minutes)]
+    result = store.add_batch(quiet)
+    statuses, events = recomputed.add_batch(quiet, None)
+    assert result.statuses == statuses
+    assert [(index, as_tuple(event)) for index, event in result.events] == events
+
+
 def check_live(store: WindowStore, recomputed: Recomputed, window_ms: int) -> None:
     clock = store.clock_ms
     assert clock == recomputed.clock
@@ -226,11 +238,16 @@ def check_live(store: WindowStore, recomputed: Recomputed, window_ms: int) -> No
 
 
 @settings(deadline=None)
-@given(configs, st.lists(st.lists(st.tuples(steps, scored), min_size=1, max_size=12), min_size=1, max_size=4))
+@given(
+    configs,
+    st.sampled_from([0, 25, 25]),
+    st.lists(st.lists(st.tuples(steps, scored), min_size=1, max_size=12), min_size=1, max_size=4),
+)
 def test_event_clock_equals_recomputing(
-    config: dict[str, Any], batches: list[list[tuple[int, dict[str, Any]]]]
+    config: dict[str, Any], minutes: int, batches: list[list[tuple[int, dict[str, Any]]]]
 ) -> None:
     store, recomputed = pair(config)
+    warm_up(store, recomputed, minutes)
     time_ms = START + 3 * MINUTE
     for batch in batches:
         messages = []
@@ -248,11 +265,16 @@ clock_steps = st.integers(0, 2 * MINUTE) | st.sampled_from([-MINUTE, 0, 5 * MINU
 
 
 @settings(deadline=None)
-@given(configs, st.lists(st.tuples(clock_steps, st.lists(st.tuples(steps, scored), max_size=8)), max_size=6))
+@given(
+    configs,
+    st.sampled_from([0, 25, 25]),
+    st.lists(st.tuples(clock_steps, st.lists(st.tuples(steps, scored), max_size=8)), max_size=6),
+)
 def test_system_clock_equals_recomputing(
-    config: dict[str, Any], batches: list[tuple[int, list[tuple[int, dict[str, Any]]]]]
+    config: dict[str, Any], minutes: int, batches: list[tuple[int, list[tuple[int, dict[str, Any]]]]]
 ) -> None:
     store, recomputed = pair(config)
+    warm_up(store, recomputed, minutes)
     clock = START + 3 * MINUTE
     for step, batch in batches:
         clock += step
@@ -316,27 +338,37 @@ def test_malformed_messages_say_why_and_the_rest_goes_on() -> None:
     assert all(word in result.errors[index] for index, word in enumerate(words))
 
 
-def test_a_baseline_is_what_came_before_over_ten_minutes_at_least() -> None:
+def test_a_baseline_is_what_came_before_ten_minutes_at_least() -> None:
     store = WindowStore(["BTC"], spike_min_mentions=3)
-    quiet = [message(f"q{number}", START + number * MINUTE) for number in range(20)]
+    early = [message(f"e{number}", START + 9 * MINUTE + number) for number in range(10)]
+    quiet = [message(f"q{number}", START + number * MINUTE) for number in range(10, 20)]
     burst = [message(f"b{number}", START + 20 * MINUTE + number, platform="reddit") for number in range(5)]
-    store.add_batch(quiet + burst)
+    events = [event for _, event in store.add_batch([message("first", START), *early, *quiet, *burst]).events]
+    assert not any(isinstance(event, SlideCount) for event in events)
     slides = [event for event in store.advance(START + 21 * MINUTE) if isinstance(event, SlideCount)]
     assert [slide.mention_count for slide in slides] == [5, 5, 5, 5, 5, 5]
     last = slides[-1]
     assert last.end_ms == START + 21 * MINUTE
-    assert last.baseline_rate == 1.0
+    assert last.baseline_rate == pytest.approx(21 / 20)
     assert last.platform_counts == {"reddit": 5}
 
 
+def test_there_are_no_slides_before_ten_minutes_of_history() -> None:
+    store = WindowStore(["BTC"], spike_min_mentions=1)
+    messages = [message(str(number), START + number * MINUTE) for number in range(13)]
+    slides = [event for _, event in store.add_batch(messages).events if isinstance(event, SlideCount)]
+    assert [slide.end_ms for slide in slides] == [START + 11 * MINUTE + 10_000 * number for number in range(7)]
+    assert (slides[0].baseline_rate, slides[1].baseline_rate) == (1.0, 11 * 60 / 610)
+
+
 def test_windows_before_start_ms_are_not_emitted_and_their_posts_count_in_the_baseline() -> None:
-    store = WindowStore(["BTC"], start_ms=START + 5 * MINUTE, spike_min_mentions=1)
-    messages = [message(str(number), START + number * MINUTE) for number in range(11)]
+    store = WindowStore(["BTC"], start_ms=START + 10 * MINUTE, spike_min_mentions=1)
+    messages = [message(str(number), START + number * MINUTE) for number in range(16)]
     events = [event for _, event in store.add_batch(messages).events]
     windows = [event for event in events if isinstance(event, WindowStats)]
-    assert [(window.start_ms, window.post_count) for window in windows] == [(START + 5 * MINUTE, 5)]
+    assert [(window.start_ms, window.post_count) for window in windows] == [(START + 10 * MINUTE, 5)]
     slides = [event for event in events if isinstance(event, SlideCount)]
-    assert slides[-1].baseline_rate == pytest.approx(9 / 10)
+    assert (slides[0].end_ms, slides[0].baseline_rate) == (START + 11 * MINUTE, 1.0)
 
 
 def test_bad_arguments_are_refused() -> None:

@@ -8,7 +8,7 @@ use super::slices::{Ring, Totals, post_key};
 /// How far a post's time may be ahead of the system clock: platforms' clocks agree far better than that.
 pub const MAX_AHEAD_MS: i64 = 300_000;
 
-/// A baseline is taken over at least this span, so that the first posts of a recording are no spike.
+/// Without a baseline of at least this span there are no slides: the first posts of a stream are no spike.
 const MIN_HISTORY_MS: i64 = 600_000;
 
 /// Spans in milliseconds and limits; see `WindowStore` in `sentimesh/_native.pyi`.
@@ -391,7 +391,10 @@ impl Store {
         let first = end - config.spike_window_ms / config.slice_ms;
         let history_start = self.clock.as_ref().map_or(first, |clock| clock.history_start);
         let baseline_first = (first - config.baseline_ms / config.slice_ms).max(history_start);
-        let history_ms = ((first - baseline_first) * config.slice_ms).max(MIN_HISTORY_MS);
+        let history_ms = (first - baseline_first) * config.slice_ms;
+        if history_ms < MIN_HISTORY_MS.min(config.baseline_ms) {
+            return;
+        }
         for (symbol, ring) in self.rings.iter().enumerate() {
             let mention_count = ring.count(first, end);
             if mention_count < config.spike_min_mentions.unsigned_abs() {
@@ -536,7 +539,11 @@ mod tests {
     fn a_slide_comes_before_the_window_of_the_same_time() {
         let mut store = store(config());
         store.add_batch(
-            &[message("1", START + 290_000, 0.5), message("2", START + 299_999, 0.5)],
+            &[
+                message("0", START - 600_000, 0.5),
+                message("1", START + 290_000, 0.5),
+                message("2", START + 299_999, 0.5),
+            ],
             None,
             LAST_MS,
         );
