@@ -18,12 +18,16 @@ from sentimesh.telemetry import configure_logging
 
 def up(
     config: Annotated[Path | None, typer.Option(help="Configuration file.")] = None,
-    simulate: Annotated[bool, typer.Option("--simulate", help="Feed it from the simulator.")] = False,
+    simulate: Annotated[
+        bool | None,
+        typer.Option("--simulate/--no-simulate", help="Feed it simulated posts; default: only on embedded servers."),
+    ] = None,
 ) -> None:
     """Start the servers that are not configured, and all stages; stop with Ctrl-C."""
     settings = load_settings(config)
     configure_logging(settings.telemetry.log_level, json=settings.telemetry.log_json)
-    asyncio.run(_up(settings, simulate))
+    # Invented posts must never get into servers that others use without being asked for.
+    asyncio.run(_up(settings, settings.nats.url is None if simulate is None else simulate))
 
 
 async def _up(settings: Settings, simulate: bool) -> None:
