@@ -17,3 +17,7 @@ class MalformedMessageError(SentimeshError, ValueError):
 
 class StorageUnavailableError(SentimeshError):
     """Redis, PostgreSQL or InfluxDB does not answer."""
+
+
+class StorageRefusedError(SentimeshError):
+    """A back end answers and does not take a value: trying again cannot help."""

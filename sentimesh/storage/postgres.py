@@ -12,7 +12,7 @@ import asyncpg
 import orjson
 from pydantic import SecretStr
 
-from sentimesh.errors import StorageUnavailableError
+from sentimesh.errors import StorageRefusedError, StorageUnavailableError
 from sentimesh.pb.pipeline_pb2 import ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 
@@ -88,7 +88,7 @@ async def migrate(pool: asyncpg.Pool[Any]) -> list[str]:
     folder = resources.files("sentimesh.storage") / "migrations"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda file: file.name)
     applied = []
-    async with _available(), pool.acquire() as connection, connection.transaction():
+    async with available(), pool.acquire() as connection, connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
         await connection.execute(
             "CREATE TABLE IF NOT EXISTS social_schema_migrations "
@@ -104,7 +104,11 @@ async def migrate(pool: asyncpg.Pool[Any]) -> list[str]:
 
 
 class AggregateStore:
-    """Windows and spikes. Every method raises StorageUnavailableError; every write may be repeated."""
+    """Windows and spikes. Every write may be repeated.
+
+    Every method raises StorageUnavailableError, and a write StorageRefusedError when a row can never be stored;
+    nothing of that call is stored then.
+    """
 
     def __init__(self, pool: asyncpg.Pool[Any]) -> None:
         self._pool = pool
@@ -116,47 +120,53 @@ class AggregateStore:
     async def insert_spikes(self, spikes: Iterable[ViralSpike]) -> None:
         """Write spikes, one row a (symbol, detected_at)."""
         rows = [
-            (s.symbol, s.spike_ratio, s.mention_count, s.baseline_rate, s.dominant_platform, _time(s.detected_at_ms))
+            (s.symbol, s.spike_ratio, s.mention_count, s.baseline_rate, s.dominant_platform, utc(s.detected_at_ms))
             for s in spikes
         ]
         await self._write(_UPSERT_SPIKE, rows)
 
     async def latest(self, symbols: Sequence[str]) -> list[SentimentAggregate | None]:
         """Return the newest closed window of each symbol, None where there is none."""
-        async with _available():
+        async with available():
             rows = await self._pool.fetch(_LATEST, list(symbols))
         found = {row["symbol"]: _aggregate(row) for row in rows}
         return [found.get(symbol) for symbol in symbols]
 
     async def window_counts(self, symbols: Sequence[str], since_ms: int, until_ms: int) -> list[tuple[str, int, int]]:
         """Return (symbol, window_end_ms, post_count) of windows that end after ``since_ms``, up to ``until_ms``."""
-        async with _available():
-            rows = await self._pool.fetch(_COUNTS, list(symbols), _time(since_ms), _time(until_ms))
+        async with available():
+            rows = await self._pool.fetch(_COUNTS, list(symbols), utc(since_ms), utc(until_ms))
         return [(row["symbol"], _milliseconds(row["window_end"]), row["post_count"]) for row in rows]
 
     async def count_windows(self) -> int:
         """Return how many windows are stored."""
-        async with _available():
+        async with available():
             count: int = await self._pool.fetchval("SELECT count(*) FROM social_sentiment_scores")
         return count
 
     async def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
-            async with _available():
+            async with available():
                 await self._pool.executemany(statement, rows)
 
 
 @asynccontextmanager
-async def _available() -> AsyncIterator[None]:
+async def available() -> AsyncIterator[None]:
+    """Turn errors of asyncpg into StorageUnavailableError or StorageRefusedError."""
     try:
         yield
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        raise StorageRefusedError(
+            f"PostgreSQL refuses a row ({type(error).__name__}): the message it comes from does not keep its contract"
+        ) from error
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise StorageUnavailableError(
             f"PostgreSQL does not do its work ({type(error).__name__}): check the server of storage.postgresql.dsn"
         ) from error
 
 
-def _time(milliseconds: int) -> dt.datetime:
+def utc(milliseconds: int) -> dt.datetime:
+    """Return epoch milliseconds as PostgreSQL wants them."""
     return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
 
 
@@ -167,8 +177,8 @@ def _milliseconds(time: dt.datetime) -> int:
 def _window_row(a: SentimentAggregate) -> tuple[Any, ...]:
     return (
         a.symbol,
-        _time(a.window_start_ms),
-        _time(a.window_end_ms),
+        utc(a.window_start_ms),
+        utc(a.window_end_ms),
         a.polarity,
         a.volume_ratio,
         a.credibility,
@@ -182,7 +192,7 @@ def _window_row(a: SentimentAggregate) -> tuple[Any, ...]:
         a.baseline_ready,
         a.insufficient_data,
         a.revision,
-        _time(a.updated_at_ms),
+        utc(a.updated_at_ms),
     )
 
 

@@ -1,17 +1,20 @@
-"""Writes results to their back ends, each on its own, so that one being down does not hold up the other."""
+"""Writes results to their back ends, each on its own, so that one being down does not hold up the others."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from sentimesh.errors import StorageUnavailableError
+from sentimesh.errors import SentimeshError, StorageRefusedError, StorageUnavailableError
 from sentimesh.pb.pipeline_pb2 import ViralSpike
-from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
+from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
+from sentimesh.storage.timeseries import TimeSeries
 
 Item = TypeVar("Item")
+Shown = tuple[Sequence[SentimentAggregate], Sequence[int], Mapping[str, float]]
+Kept = SentimentAggregate | ViralSpike
+Point = ScoredPost | SentimentAggregate | ViralSpike
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
 
@@ -32,18 +35,22 @@ class Store(Protocol):
 
 
 class Lane(Generic[Item]):
-    """A bounded queue in front of one back end; its batches are tried again until they are written."""
+    """A bounded queue in front of one back end.
+
+    A batch is tried again for ever while the back end is away; an item that it refuses is reported and left out.
+    """
 
     def __init__(
         self,
         write: Callable[[Sequence[Item]], Awaitable[None]],
-        on_error: Callable[[StorageUnavailableError], None],
+        on_error: Callable[[SentimeshError], None],
         capacity: int,
+        first_retry_seconds: float = FIRST_RETRY_SECONDS,
     ) -> None:
         self._queue: asyncio.Queue[Item] = asyncio.Queue(capacity)
         self._write = write
         self._on_error = on_error
-        self._capacity = capacity
+        self._first_retry_seconds = first_retry_seconds
 
     async def put(self, item: Item) -> None:
         """Queue an item; waits while the queue is full (back-pressure)."""
@@ -55,15 +62,7 @@ class Lane(Generic[Item]):
             batch = [await self._queue.get()]
             while not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            pause = FIRST_RETRY_SECONDS
-            while True:
-                try:
-                    await self._write(batch)
-                    break
-                except StorageUnavailableError as error:
-                    self._on_error(error)
-                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
-                    pause = min(pause * 2, LONGEST_RETRY_SECONDS)
+            await self._write_all(batch)
             for _ in batch:
                 self._queue.task_done()
 
@@ -71,9 +70,29 @@ class Lane(Generic[Item]):
         """Wait until all that was put is written."""
         await self._queue.join()
 
+    async def _write_all(self, batch: Sequence[Item]) -> None:
+        pause = self._first_retry_seconds
+        while True:
+            try:
+                await self._write(batch)
+            except StorageUnavailableError as error:
+                self._on_error(error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_RETRY_SECONDS)
+            except StorageRefusedError as error:
+                if len(batch) == 1:
+                    self._on_error(error)
+                    return
+                break
+            else:
+                return
+        middle = len(batch) // 2
+        await self._write_all(batch[:middle])
+        await self._write_all(batch[middle:])
+
 
 class QueuedSink:
-    """The aggregator's sink over Redis and PostgreSQL, a lane each."""
+    """The aggregator's sink over Redis, PostgreSQL and, where there is one, a time series: a lane each."""
 
     def __init__(
         self,
@@ -83,53 +102,79 @@ class QueuedSink:
         now_ms: Callable[[], int],
         on_live: Callable[[Sequence[SentimentAggregate]], Awaitable[None]],
         on_visible: Callable[[Sequence[int]], None],
-        on_error: Callable[[str, StorageUnavailableError], None],
+        on_error: Callable[[str, SentimeshError], None],
+        series: TimeSeries | None = None,
         capacity: int = 10_000,
+        first_retry_seconds: float = FIRST_RETRY_SECONDS,
     ) -> None:
         """``on_live`` gets live scores once they are readable in Redis, ``on_visible`` how long their posts took.
 
-        Latencies are milliseconds from received to readable; ``on_error`` gets the back end's name and the error.
+        Latencies are milliseconds from received to readable; ``on_error`` gets the back end's name (redis,
+        postgresql or timeseries) and the error. ``capacity``: items that wait for a back end before a put waits.
         """
         self._cache = cache
         self._store = store
         self._now_ms = now_ms
         self._on_live = on_live
         self._on_visible = on_visible
-        self._redis: Lane[tuple[Sequence[SentimentAggregate], Sequence[int], Mapping[str, float]]] = Lane(
-            self._write_cache, lambda error: on_error("redis", error), capacity
+        self._redis: Lane[Shown] = Lane(
+            self._write_cache, lambda error: on_error("redis", error), capacity, first_retry_seconds
         )
-        self._postgres: Lane[SentimentAggregate | ViralSpike] = Lane(
-            self._write_store, lambda error: on_error("postgresql", error), capacity
+        self._postgres: Lane[Kept] = Lane(
+            self._write_store, lambda error: on_error("postgresql", error), capacity, first_retry_seconds
         )
+        self._series: Lane[Point] | None = None
+        if series is not None:
+
+            async def write_series(batch: Sequence[Point]) -> None:
+                await series.write_scored([item for item in batch if isinstance(item, ScoredPost)])
+                await series.write_windows([item for item in batch if isinstance(item, SentimentAggregate)])
+                await series.write_spikes([item for item in batch if isinstance(item, ViralSpike)])
+
+            self._series = Lane(
+                write_series, lambda error: on_error("timeseries", error), capacity, first_retry_seconds
+            )
 
     async def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
         """Queue live scores for Redis."""
         await self._redis.put((aggregates, received_at_ms, {}))
 
     async def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
-        """Queue closed windows for PostgreSQL and Redis."""
+        """Queue closed windows for every back end."""
         await self._redis.put((aggregates, (), baselines))
         for aggregate in aggregates:
             await self._postgres.put(aggregate)
+        await self._put_series(aggregates)
 
     async def put_spikes(self, spikes: Sequence[ViralSpike]) -> None:
-        """Queue spikes for PostgreSQL."""
+        """Queue spikes for PostgreSQL and the time series."""
         for spike in spikes:
             await self._postgres.put(spike)
+        await self._put_series(spikes)
+
+    async def put_scored(self, posts: Sequence[ScoredPost]) -> None:
+        """Queue scored posts for the time series; without one they are not kept."""
+        await self._put_series(posts)
 
     async def run(self) -> None:
         """Write until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._redis.run())
-            group.create_task(self._postgres.run())
+            for lane in self._lanes():
+                group.create_task(lane.run())
 
     async def drain(self) -> None:
         """Wait until everything put so far is written."""
-        await asyncio.gather(self._redis.drain(), self._postgres.drain())
+        await asyncio.gather(*(lane.drain() for lane in self._lanes()))
 
-    async def _write_cache(
-        self, batch: Sequence[tuple[Sequence[SentimentAggregate], Sequence[int], Mapping[str, float]]]
-    ) -> None:
+    def _lanes(self) -> list[Lane[Shown] | Lane[Kept] | Lane[Point]]:
+        return [lane for lane in (self._redis, self._postgres, self._series) if lane is not None]
+
+    async def _put_series(self, items: Sequence[Point]) -> None:
+        if self._series is not None:
+            for item in items:
+                await self._series.put(item)
+
+    async def _write_cache(self, batch: Sequence[Shown]) -> None:
         # The last of each symbol is all that a reader would see.
         live = {a.symbol: a for aggregates, _, _ in batch for a in aggregates if a.live}
         closed = {a.symbol: a for aggregates, _, _ in batch for a in aggregates if not a.live}
@@ -140,8 +185,8 @@ class QueuedSink:
         await self._on_live(list(live.values()))
         self._on_visible([now_ms - received for _, posts, _ in batch for received in posts])
 
-    async def _write_store(self, batch: Sequence[SentimentAggregate | ViralSpike]) -> None:
-        # The last revision of each window; one statement may not touch a row twice.
+    async def _write_store(self, batch: Sequence[Kept]) -> None:
+        # The last revision of each window is all that would be left.
         windows = {(a.symbol, a.window_start_ms): a for a in batch if isinstance(a, SentimentAggregate)}
         await self._store.upsert_windows(list(windows.values()))
         await self._store.insert_spikes([s for s in batch if isinstance(s, ViralSpike)])
