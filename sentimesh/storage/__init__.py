@@ -1,7 +1,6 @@
-"""Clients for what is kept: the Redis cache, the PostgreSQL tables and the time series."""
+"""Clients for what is kept: the Redis cache and the PostgreSQL tables."""
 
 from sentimesh.storage.cache import SentimentCache
 from sentimesh.storage.postgres import AggregateStore, connect
-from sentimesh.storage.timeseries import PostgresTimeSeries, TimeSeries
 
-__all__ = ["AggregateStore", "PostgresTimeSeries", "SentimentCache", "TimeSeries", "connect"]
+__all__ = ["AggregateStore", "SentimentCache", "connect"]

@@ -8,13 +8,11 @@ from typing import Generic, Protocol, TypeVar
 
 from sentimesh.errors import SentimeshError, StorageRefusedError, StorageUnavailableError
 from sentimesh.pb.pipeline_pb2 import ViralSpike
-from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
-from sentimesh.storage.timeseries import TimeSeries
+from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 
 Item = TypeVar("Item")
 Shown = tuple[Sequence[SentimentAggregate], Sequence[int], Mapping[str, float]]
 Kept = SentimentAggregate | ViralSpike
-Point = ScoredPost | SentimentAggregate | ViralSpike
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
 
@@ -92,7 +90,7 @@ class Lane(Generic[Item]):
 
 
 class QueuedSink:
-    """The aggregator's sink over Redis, PostgreSQL and, where there is one, a time series: a lane each."""
+    """The aggregator's sink over Redis and PostgreSQL, a lane each."""
 
     def __init__(
         self,
@@ -103,14 +101,13 @@ class QueuedSink:
         on_live: Callable[[Sequence[SentimentAggregate]], Awaitable[None]],
         on_visible: Callable[[Sequence[int]], None],
         on_error: Callable[[str, SentimeshError], None],
-        series: TimeSeries | None = None,
         capacity: int = 10_000,
         first_retry_seconds: float = FIRST_RETRY_SECONDS,
     ) -> None:
         """``on_live`` gets live scores once they are readable in Redis, ``on_visible`` how long their posts took.
 
-        Latencies are milliseconds from received to readable; ``on_error`` gets the back end's name (redis,
-        postgresql or timeseries) and the error. ``capacity``: items that wait for a back end before a put waits.
+        Latencies are milliseconds from received to readable; ``on_error`` gets the back end's name (redis or
+        postgresql) and the error. ``capacity``: items that wait for a back end before a put waits.
         """
         self._cache = cache
         self._store = store
@@ -123,56 +120,31 @@ class QueuedSink:
         self._postgres: Lane[Kept] = Lane(
             self._write_store, lambda error: on_error("postgresql", error), capacity, first_retry_seconds
         )
-        self._series: Lane[Point] | None = None
-        if series is not None:
-
-            async def write_series(batch: Sequence[Point]) -> None:
-                await series.write_scored([item for item in batch if isinstance(item, ScoredPost)])
-                await series.write_windows([item for item in batch if isinstance(item, SentimentAggregate)])
-                await series.write_spikes([item for item in batch if isinstance(item, ViralSpike)])
-
-            self._series = Lane(
-                write_series, lambda error: on_error("timeseries", error), capacity, first_retry_seconds
-            )
 
     async def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
         """Queue live scores for Redis."""
         await self._redis.put((aggregates, received_at_ms, {}))
 
     async def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
-        """Queue closed windows for every back end."""
+        """Queue closed windows for both back ends."""
         await self._redis.put((aggregates, (), baselines))
         for aggregate in aggregates:
             await self._postgres.put(aggregate)
-        await self._put_series(aggregates)
 
     async def put_spikes(self, spikes: Sequence[ViralSpike]) -> None:
-        """Queue spikes for PostgreSQL and the time series."""
+        """Queue spikes for PostgreSQL."""
         for spike in spikes:
             await self._postgres.put(spike)
-        await self._put_series(spikes)
-
-    async def put_scored(self, posts: Sequence[ScoredPost]) -> None:
-        """Queue scored posts for the time series; without one they are not kept."""
-        await self._put_series(posts)
 
     async def run(self) -> None:
         """Write until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for lane in self._lanes():
-                group.create_task(lane.run())
+            group.create_task(self._redis.run())
+            group.create_task(self._postgres.run())
 
     async def drain(self) -> None:
         """Wait until everything put so far is written."""
-        await asyncio.gather(*(lane.drain() for lane in self._lanes()))
-
-    def _lanes(self) -> list[Lane[Shown] | Lane[Kept] | Lane[Point]]:
-        return [lane for lane in (self._redis, self._postgres, self._series) if lane is not None]
-
-    async def _put_series(self, items: Sequence[Point]) -> None:
-        if self._series is not None:
-            for item in items:
-                await self._series.put(item)
+        await asyncio.gather(self._redis.drain(), self._postgres.drain())
 
     async def _write_cache(self, batch: Sequence[Shown]) -> None:
         # The last of each symbol is all that a reader would see.

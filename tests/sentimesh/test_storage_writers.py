@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from sentimesh.errors import SentimeshError, StorageRefusedError, StorageUnavailableError
 from sentimesh.pb.pipeline_pb2 import ViralSpike
-from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate, SocialPost
-from sentimesh.storage import AggregateStore, PostgresTimeSeries, SentimentCache, TimeSeries, connect
+from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
+from sentimesh.storage import AggregateStore, SentimentCache, connect
 from sentimesh.storage.writers import Cache, QueuedSink, Store
 
 WINDOW = 300_000
@@ -102,9 +102,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def running(
-    cache: Cache, store: Store, told: Told, series: TimeSeries | None = None, capacity: int = 100
-) -> AsyncIterator[QueuedSink]:
+async def running(cache: Cache, store: Store, told: Told, capacity: int = 100) -> AsyncIterator[QueuedSink]:
     async def on_live(aggregates: Sequence[SentimentAggregate]) -> None:
         told.live += aggregates
 
@@ -115,7 +113,6 @@ async def running(
         on_live=on_live,
         on_visible=told.visible.extend,
         on_error=lambda backend, error: told.errors.append((backend, error)),
-        series=series,
         capacity=capacity,
         first_retry_seconds=0,
     )
@@ -147,10 +144,7 @@ async def cache(redis_url: str) -> AsyncIterator[SentimentCache]:
 
 async def test_everything_ends_up_where_readers_look(cache: SentimentCache, pool: asyncpg.Pool[Any]) -> None:
     store, told = AggregateStore(pool), Told()
-    scored = ScoredPost(post=SocialPost(post_id="twitter:1", platform="twitter", symbol="BTC", timestamp_ms=START))
-    series = PostgresTimeSeries(pool, now_ms=lambda: NOW)
-    async with running(cache, store, told, series) as sink:
-        await sink.put_scored([scored])
+    async with running(cache, store, told) as sink:
         await sink.put_live([aggregate(live=True)], [NOW - 40, NOW - 3])
         await sink.put_windows([aggregate(0), aggregate(0, "ETH")], {"BTC": 5.0, "ETH": 5.0})
         await sink.put_spikes([spike()])
@@ -158,7 +152,6 @@ async def test_everything_ends_up_where_readers_look(cache: SentimentCache, pool
     assert await cache.get(["BTC", "ETH"]) == [aggregate(live=True), None]
     assert await store.latest(["BTC", "ETH"]) == [aggregate(0), aggregate(0, "ETH")]
     assert await pool.fetchval("SELECT count(*) FROM social_viral_spikes") == 1
-    assert await pool.fetchval("SELECT count(*) FROM social_scored_posts") == 1
     assert told == Told(live=[aggregate(live=True)], visible=[40, 3])
 
 
