@@ -37,15 +37,22 @@ def settings(nats_url: str, redis_url: str, postgres_dsn: str) -> Settings:
 
 
 @pytest.fixture
-async def system(settings: Settings, redis_url: str) -> AsyncIterator[System]:
-    ledger = Ledger()
+async def clean(settings: Settings, redis_url: str) -> None:
+    """Forget earlier tests: their claims would make the same posts duplicates, their streams would go on."""
     async with redis.asyncio.Redis.from_url(redis_url) as client:
-        # Claims of earlier tests would make the same posts duplicates.
         await client.flushdb()
     async with Bus(settings.nats.url or SecretStr("")) as bus:
         for stream in await bus.jetstream.streams_info():
             await bus.jetstream.delete_stream(str(stream.config.name))
-        async with Stack(
+
+
+@pytest.fixture
+async def system(settings: Settings, clean: None) -> AsyncIterator[System]:
+    ledger = Ledger()
+    async with (
+        Bus(settings.nats.url or SecretStr("")) as bus,
+        Stack(
             settings, observers=[ledger], on_visible=ledger.on_visible, free_ports=True, allow_embedded=False
-        ) as stack:
-            yield System(stack, bus, ledger, settings)
+        ) as stack,
+    ):
+        yield System(stack, bus, ledger, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
 
@@ -15,7 +16,9 @@ from sentimesh.build import now_ms
 from sentimesh.bus import DEAD_LETTERS, REASON_HEADER
 from sentimesh.pb import gateway_pb2, gateway_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
 from sentimesh.pb.pipeline_pb2 import DeadLetter, RawPost
+from sentimesh.settings import Settings
 from sentimesh.source import SourcePost
+from sentimesh.stack import Stack
 from tests.e2e.conftest import System
 
 PACKAGE = "com.verlumen.tradestream.social"
@@ -64,8 +67,8 @@ class ListSource:
         self._posts = posts
 
     async def posts(self) -> AsyncIterator[SourcePost]:
-        for number, raw in enumerate(self._posts):
-            yield SourcePost(raw, f"list/{number}", raw.received_at_ms)
+        for raw in self._posts:
+            yield SourcePost(raw, hashlib.sha256(raw.payload).hexdigest(), raw.received_at_ms)
 
 
 BULLISH = (
@@ -178,3 +181,43 @@ async def test_a_stage_called_by_grpc_answers_in_order_and_touches_no_stored_sco
     assert answers[2].rejected_reason
     await system.stack.drained()
     assert system.ledger.received == 0
+
+
+async def test_a_watcher_gets_the_state_and_then_each_live_score(system: System) -> None:
+    async with grpc.aio.insecure_channel(system.stack.addresses["gateway"]) as channel:
+        stub = gateway_pb2_grpc.SentimentGatewayServiceStub(channel)
+        request = gateway_pb2.WatchSocialSentimentRequest(symbols=["BTC"])
+        seen: list[gateway_pb2.SocialSentiment] = []
+        async for answer in stub.WatchSocialSentiment(request, timeout=60):
+            if not seen:
+                at_ms = now_ms() - 60_000
+                posts = [tweet(n, text, at_ms + n) for n, text in enumerate(BULLISH)]
+                await system.stack.run_source(ListSource(posts))
+            seen.append(answer.sentiment)
+            if answer.sentiment.aggregate.post_count == len(BULLISH):
+                break
+        assert {sentiment.symbol for sentiment in seen} == {"BTC"}
+        assert seen[0].source != gateway_pb2.SENTIMENT_SOURCE_LIVE
+        assert seen[-1].source == gateway_pb2.SENTIMENT_SOURCE_LIVE
+        assert seen[-1].directional_score > 0.6
+
+
+async def test_a_restarted_system_goes_on_where_it_stopped(settings: Settings, clean: None) -> None:
+    """Half of the posts before a restart, half after: the same window as without one."""
+    settings.aggregation.clock = "system"
+    at_ms = now_ms() - 4000
+    posts = [tweet(100 + n, text, at_ms + n) for n, text in enumerate(BULLISH)]
+    counts: list[int] = []
+    for part in (posts[:2], posts[2:]):
+        async with Stack(settings, free_ports=True, allow_embedded=False) as stack:
+            await stack.run_source(ListSource(part))
+            await stack.drained()
+            async with grpc.aio.insecure_channel(stack.addresses["gateway"]) as channel:
+                stub = gateway_pb2_grpc.SentimentGatewayServiceStub(channel)
+                async for answer in stub.WatchSocialSentiment(
+                    gateway_pb2.WatchSocialSentimentRequest(symbols=["BTC"]), timeout=60
+                ):
+                    if answer.sentiment.aggregate.post_count == len(part) + sum(counts):
+                        counts.append(len(part))
+                        break
+    assert counts == [2, 2]
