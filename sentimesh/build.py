@@ -20,7 +20,7 @@ from scorer_svc.sentiment import ModelError, SentimentModel
 from scorer_svc.service import ScorerStage
 from sentimesh.bus import LIVE_SUBJECT, Bus
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
-from sentimesh.settings import Settings
+from sentimesh.settings import Model, Settings
 from sentimesh.storage.cache import SentimentCache
 from sentimesh.storage.postgres import AggregateStore
 from sentimesh.symbols import load_assets, make_extractor
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 HOUR_MS = 3_600_000
 LIVE_UPDATES_HELD = 1000
+# What stands in for a configured model that does not load, best first.
+SHIPPED_MODELS = ("sentimesh-base", "sentimesh-mini")
 
 
 def now_ms() -> int:
@@ -59,25 +61,25 @@ def filtering(settings: Settings, client: redis.asyncio.Redis) -> FilterStage:
     )
 
 
+def _load(options: Model, name: str) -> SentimentModel:
+    return load_model(
+        name, threads=options.threads, max_length=options.max_length, cache_size=options.score_cache_entries
+    )
+
+
 def scorer(settings: Settings, metrics: Metrics) -> ScorerStage:
-    """Return the scorer stage: the configured model, and the fallback behind it."""
+    """Return the scorer stage: the configured model or the first shipped one that loads, and the fallback behind it."""
     options = settings.model
     models: list[SentimentModel] = []
-    for name in dict.fromkeys((options.primary, options.fallback)):
+    for name in dict.fromkeys((options.primary, *SHIPPED_MODELS)):
         try:
-            models.append(
-                load_model(
-                    name,
-                    threads=options.threads,
-                    max_length=options.max_length,
-                    cache_size=options.score_cache_entries,
-                )
-            )
+            models.append(_load(options, name))
+            break
         except ModelError as error:
-            if name == options.fallback:
-                raise
             metrics.model_errors.labels(name, error.error_type).inc()
-            log.warning("model.unusable", model=name, error=str(error), next=options.fallback)
+            log.warning("model.unusable", model=name, error=str(error))
+    if options.fallback != options.primary:
+        models.append(_load(options, options.fallback))
 
     def on_model_error(model: str, error_type: str) -> None:
         metrics.model_errors.labels(model, error_type).inc()

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ingest_svc.sources.replay import ReplaySource
+from scorer_svc.model_files import find_model
 from sentimesh.errors import SentimeshError
 from sentimesh.ledger import Exporter, Ledger
 from sentimesh.settings import Settings, load_settings
@@ -92,6 +93,9 @@ def private(settings: Settings, clock: str, symbols: str | None, model: str | No
     if symbols is not None:
         settings.symbols = [validate_symbol(symbol) for symbol in symbols.split(",")]
     if model is not None:
+        if model != "vader":
+            # Asked for by name: no other may stand in for it.
+            find_model(model)
         settings.model.primary = model
     return settings
 
@@ -125,6 +129,8 @@ async def _replay(
             started = time.monotonic()
             pumping = stack.run_source(ReplaySource([str(path) for path in files], speed=speed))
             finishing = asyncio.ensure_future(_finish(stack, pumping))
+            # When the source fails, the stack's own error tells; this one must only not be left unread.
+            finishing.add_done_callback(lambda task: task.cancelled() or task.exception())
             while not finishing.done():
                 progress.update(task, completed=ledger.accounted)
                 await asyncio.wait([finishing], timeout=0.5)

@@ -194,7 +194,8 @@ async def test_a_watcher_gets_the_state_and_then_each_live_score(system: System)
                 posts = [tweet(n, text, at_ms + n) for n, text in enumerate(BULLISH)]
                 await system.stack.run_source(ListSource(posts))
             seen.append(answer.sentiment)
-            if answer.sentiment.aggregate.post_count == len(BULLISH):
+            is_live = answer.sentiment.source == gateway_pb2.SENTIMENT_SOURCE_LIVE
+            if is_live and answer.sentiment.aggregate.post_count == len(BULLISH):
                 break
         assert {sentiment.symbol for sentiment in seen} == {"BTC"}
         assert seen[0].source != gateway_pb2.SENTIMENT_SOURCE_LIVE
