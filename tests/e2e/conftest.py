@@ -13,6 +13,7 @@ from sentimesh.bus import Bus
 from sentimesh.ledger import Ledger
 from sentimesh.settings import Settings, load_settings
 from sentimesh.stack import Stack
+from sentimesh.storage import connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,10 @@ def settings(nats_url: str, redis_url: str, postgres_dsn: str) -> Settings:
 
 
 @pytest.fixture
-async def clean(settings: Settings, redis_url: str) -> None:
-    """Forget earlier tests: their claims would make the same posts duplicates, their streams would go on."""
+async def clean(settings: Settings, redis_url: str, postgres_dsn: str) -> None:
+    """Forget earlier tests: their claims would make posts duplicates, their streams go on, their scores be newer."""
+    async with await connect(SecretStr(postgres_dsn)) as pool:
+        await pool.execute("TRUNCATE social_sentiment_scores, social_viral_spikes")
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         await client.flushdb()
     async with Bus(settings.nats.url or SecretStr("")) as bus:
