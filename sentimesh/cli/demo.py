@@ -102,7 +102,9 @@ async def _demo(settings: Settings, keep: bool, seed: int, posts_per_minute: int
 
 
 def _table(board: dict[str, SentimentAggregate], ledger: Ledger) -> Group:
-    table = Table(title="social sentiment, trailing five minutes", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title="social sentiment, trailing five minutes", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for name in ("symbol", "score", "band", "direct.", "polarity", "volume", "cred.", "posts", "spike"):
         table.add_column(name, justify="left" if name in ("symbol", "band") else "right", no_wrap=True)
     busiest = sorted(board.values(), key=lambda a: (-a.post_count, a.symbol))[:10]
