@@ -21,3 +21,7 @@ class StorageUnavailableError(SentimeshError):
 
 class StorageRefusedError(SentimeshError):
     """A back end answers and does not take a value: trying again cannot help."""
+
+
+class ServerStartError(SentimeshError):
+    """A port cannot be listened on."""

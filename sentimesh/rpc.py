@@ -11,7 +11,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from sentimesh.errors import SentimeshError
+from sentimesh.errors import SentimeshError, ServerStartError
 from sentimesh.pb import pipeline_pb2, pipeline_pb2_grpc
 from sentimesh.pb.pipeline_pb2 import DroppedPost, ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
@@ -22,10 +22,6 @@ log = structlog.get_logger(__name__)
 CHECK_SECONDS = 2.0
 CHECK_TIMEOUT_SECONDS = 5.0
 PACKAGE = "com.verlumen.tradestream.social"
-
-
-class ServerStartError(SentimeshError):
-    """A port cannot be listened on."""
 
 
 def dropped_post(stage: str, drop: Drop) -> DroppedPost:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from sentimesh.errors import ServerStartError
 from sentimesh.pb.pipeline_pb2 import FilteredPost, ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate, SocialPost
 from sentimesh.stage import Drop, Forward, Outcome, Reject
@@ -79,8 +80,14 @@ class Metrics:
         self.fallbacks = counter("social_sentiment_fallback", "Answers that were not the cached score", "reason")
 
     def serve(self, host: str, port: int) -> None:
-        """Answer Prometheus on ``http://host:port/metrics``."""
-        start_http_server(port, addr=host, registry=self.registry)
+        """Answer Prometheus on ``http://host:port/metrics``; port 0 takes any free one."""
+        try:
+            start_http_server(port, addr=host, registry=self.registry)
+        except OSError as error:
+            raise ServerStartError(
+                f"cannot listen on {host}:{port} for metrics ({error.strerror}): "
+                "set server.metrics_port in the configuration to another port, or to 0 for any"
+            ) from error
 
     def outcome(self, stage: str, outcome: Outcome) -> None:
         """Count one outcome of one stage."""
