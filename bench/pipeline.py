@@ -1,4 +1,4 @@
-"""Posts a second through the whole pipeline (`sentimesh replay`), by model: what the stages cost and what the model costs.
+"""Posts a second through the whole pipeline (`sentimesh replay`), by model: what the stages cost, what the model costs.
 
 Simulated posts of a fixed seed, so that it runs anywhere; give a recording to measure that instead.
 """
