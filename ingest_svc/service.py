@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Sequence
 from ingest_svc.claims import Claim, Claims, Holders, MemoryClaims, Owner
 from ingest_svc.normalize import normalize
 from ingest_svc.text import copy_hash
-from sentimesh._native import SymbolExtractor
 from sentimesh.errors import MalformedMessageError
 from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
 from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject
+from sentimesh.symbols import TrackedExtractor
 
 
 class IngestStage:
@@ -25,7 +25,7 @@ class IngestStage:
 
     def __init__(
         self,
-        extractor: SymbolExtractor,
+        extractor: TrackedExtractor,
         claims: Claims,
         languages: Collection[str],
         now_ms: Callable[[], int],

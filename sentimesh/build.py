@@ -23,7 +23,7 @@ from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
 from sentimesh.settings import Model, Settings
 from sentimesh.storage.cache import SentimentCache
 from sentimesh.storage.postgres import AggregateStore
-from sentimesh.symbols import load_assets, make_extractor
+from sentimesh.symbols import TrackedExtractor, load_assets
 from sentimesh.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -46,7 +46,7 @@ def ingest(settings: Settings, client: redis.asyncio.Redis) -> IngestStage:
         post_age_ms=settings.ingest.claim_window_hours * HOUR_MS,
         copy_age_ms=settings.ingest.copy_window_seconds * 1000,
     )
-    return IngestStage(make_extractor(load_assets(settings.symbols)), claims, settings.ingest.languages, now_ms)
+    return IngestStage(TrackedExtractor(load_assets(settings.symbols)), claims, settings.ingest.languages, now_ms)
 
 
 def filtering(settings: Settings, client: redis.asyncio.Redis) -> FilterStage:

@@ -85,8 +85,27 @@ def context_words() -> tuple[str, ...]:
     return _catalogue().context_words
 
 
-def make_extractor(assets: Sequence[Asset]) -> SymbolExtractor:
-    """Return an extractor that finds these assets in texts."""
-    return SymbolExtractor(
-        [(asset.symbol, list(asset.names), asset.is_english_word) for asset in assets], list(context_words())
-    )
+class TrackedExtractor:
+    """Finds the tracked assets that texts name, told apart from untracked ones whose names contain theirs.
+
+    "Ethereum Classic" is no mention of ETH and "Bitcoin SV" none of BTC, whether or not ETC and BSV are tracked.
+    """
+
+    def __init__(self, assets: Sequence[Asset]) -> None:
+        """``assets``: the tracked ones."""
+        tracked = {asset.symbol for asset in assets}
+        names = {name for asset in assets for name, _ in asset.names}
+        neighbours = [
+            asset
+            for asset in _catalogue().assets.values()
+            if asset.symbol not in tracked and any(names & set(name.split()) for name, _ in asset.names)
+        ]
+        self._tracked = tracked
+        self._extractor = SymbolExtractor(
+            [(asset.symbol, list(asset.names), asset.is_english_word) for asset in [*assets, *neighbours]],
+            list(context_words()),
+        )
+
+    def extract(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return each text's tracked symbols, each once, in order of first appearance."""
+        return [[symbol for symbol in found if symbol in self._tracked] for found in self._extractor.extract(texts)]

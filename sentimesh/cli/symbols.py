@@ -11,7 +11,7 @@ import typer
 
 from sentimesh.errors import SentimeshError
 from sentimesh.settings import DEFAULT_SYMBOLS
-from sentimesh.symbols import load_assets, make_extractor
+from sentimesh.symbols import TrackedExtractor, load_assets
 
 _BATCH = 1000
 
@@ -62,7 +62,7 @@ def symbols(
     if jsonl is not None:
         wanted = read_texts(jsonl)
     chosen = DEFAULT_SYMBOLS if tracked is None else [item for item in tracked.split(",") if item.strip()]
-    extractor = make_extractor(load_assets(chosen))
+    extractor = TrackedExtractor(load_assets(chosen))
     for start in range(0, len(wanted), _BATCH):
         batch = wanted[start : start + _BATCH]
         for text, found in zip(batch, extractor.extract(batch), strict=True):

@@ -8,7 +8,7 @@ from ingest_svc.service import IngestStage
 from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
 from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject
-from sentimesh.symbols import load_assets, make_extractor
+from sentimesh.symbols import TrackedExtractor, load_assets
 
 NOW_MS = 1_760_000_100_000
 LONG = "Everybody I know is buying BTC because the supply shock is finally here"
@@ -16,7 +16,7 @@ LONG = "Everybody I know is buying BTC because the supply shock is finally here"
 
 @pytest.fixture
 def stage() -> IngestStage:
-    extractor = make_extractor(load_assets(["BTC", "ETH", "NEAR"]))
+    extractor = TrackedExtractor(load_assets(["BTC", "ETH", "NEAR"]))
     return IngestStage(extractor, MemoryClaims(), ["en"], lambda: NOW_MS)
 
 
@@ -80,7 +80,7 @@ async def test_what_is_dropped_and_why(stage: IngestStage) -> None:
 
 
 async def test_all_languages_pass_when_none_is_named() -> None:
-    stage = IngestStage(make_extractor(load_assets(["BTC"])), MemoryClaims(), [], lambda: NOW_MS)
+    stage = IngestStage(TrackedExtractor(load_assets(["BTC"])), MemoryClaims(), [], lambda: NOW_MS)
     assert reasons(await run(stage, tweet(1, "BTC sube", lang="es"))) == ["BTC"]
 
 

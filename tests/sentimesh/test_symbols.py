@@ -6,10 +6,10 @@ from sentimesh.errors import InvalidSymbolError
 from sentimesh.symbols import (
     SYMBOL_PATTERN,
     Asset,
+    TrackedExtractor,
     context_words,
     listed_symbols,
     load_assets,
-    make_extractor,
     validate_symbol,
 )
 
@@ -93,4 +93,17 @@ def test_assets_come_in_the_order_asked_each_once_and_unknown_ones_without_names
     ],
 )
 def test_the_default_symbols_are_found_in_plain_texts(text: str, expected: list[str]) -> None:
-    assert make_extractor(load_assets(DEFAULT)).extract([text]) == [expected]
+    assert TrackedExtractor(load_assets(DEFAULT)).extract([text]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ethereum Classic is pumping", []),
+        ("ethereum and Ethereum Classic", ["ETH"]),
+        ("bitcoin cash, #BitcoinSV and bitcoin", ["BTC"]),
+        ("$ETC $ETH", ["ETH"]),
+    ],
+)
+def test_an_untracked_asset_whose_name_contains_a_tracked_one_is_not_that(text: str, expected: list[str]) -> None:
+    assert TrackedExtractor(load_assets(["BTC", "ETH"])).extract([text]) == [expected]

@@ -12,7 +12,7 @@ from ingest_svc.text import copy_hash
 from sentimesh.errors import InvalidSymbolError
 from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
-from sentimesh.symbols import load_assets, make_extractor
+from sentimesh.symbols import TrackedExtractor, load_assets
 
 START_MS = 1_760_000_000_000
 MINUTE_MS = 60_000
@@ -96,12 +96,12 @@ def test_activity_and_followers_are_heavy_tailed(half_an_hour: list[SimulatedPos
 
 def test_nearly_all_that_people_say_about_coins_is_found(half_an_hour: list[SimulatedPost]) -> None:
     texts = [normalized(post).text for post in half_an_hour if post.label in ("spike", "campaign", "bot")]
-    found = make_extractor(load_assets(SYMBOLS)).extract(texts)
+    found = TrackedExtractor(load_assets(SYMBOLS)).extract(texts)
     assert [text for text, symbols in zip(texts, found, strict=True) if not symbols] == []
 
 
 def test_a_spike_is_eight_times_the_usual_volume_for_two_minutes(half_an_hour: list[SimulatedPost]) -> None:
-    extractor = make_extractor(load_assets(SYMBOLS))
+    extractor = TrackedExtractor(load_assets(SYMBOLS))
     named = extractor.extract([normalized(post).text for post in half_an_hour])
     minutes: Counter[int] = Counter()
     for post, symbols in zip(half_an_hour, named, strict=True):
