@@ -67,8 +67,8 @@ proto-baseline: $(STAMPS)/packages ## Take the contracts as they are for release
 
 lock: $(STAMPS)/python ## Bring requirements.lock in line with requirements.in (UPGRADE=1 takes newer versions)
 	for name in requirements requirements-bootstrap; do \
-	  $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	    --no-emit-find-links $(if $(UPGRADE),--upgrade) "$$name.in" -o "$$name.lock"; \
+	  $(BIN)/uv pip compile -q --python-version 3.11 --generate-hashes --no-header \
+	    $(if $(UPGRADE),--upgrade) "$$name.in" -o "$$name.lock"; \
 	done
 
 peers: $(PEERS:%=.peers/bin/%) ## Build the Go programs that tests use as real peers

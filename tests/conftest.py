@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
+from pydantic import SecretStr
 
 from sentimesh.embedded import EmbeddedServers
+from sentimesh.storage import connect
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -60,3 +65,16 @@ def recorded_data() -> Path:
     if not folder.is_dir():
         pytest.skip("../shared/data is not here")
     return folder
+
+
+@pytest.fixture
+async def pool(postgres_dsn: str) -> AsyncIterator[asyncpg.Pool[Any]]:
+    """A database of this test's own, its schema up to date."""
+    name = f"test_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(postgres_dsn)
+    await connection.execute(f"CREATE DATABASE {name}")
+    pool = await connect(SecretStr(postgres_dsn.rsplit("/", 1)[0] + f"/{name}"))
+    yield pool
+    await pool.close()
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import grpc
 import pytest
@@ -43,8 +43,9 @@ class Rows:
     latest = get
 
 
-def no_updates(symbols: Sequence[str]) -> None:
-    raise NotImplementedError
+async def no_updates(symbols: Sequence[str]) -> AsyncIterator[SentimentAggregate]:
+    return
+    yield
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def address() -> Iterator[str]:
         server = grpc.aio.server()
         service = SentimentGateway(
             SentimentReader(Rows(), Rows(), now_ms=lambda: NOW),
-            no_updates,  # type: ignore[arg-type]
+            no_updates,
             {"BTC": "Bitcoin", "ETH": "Ethereum"},
         )
         add_SentimentGatewayServiceServicer_to_server(service, server)

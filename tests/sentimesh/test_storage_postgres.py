@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
@@ -19,18 +18,6 @@ from sentimesh.storage.postgres import migrate
 
 WINDOW = 300_000
 START = 1_700_000_400_000 // WINDOW * WINDOW
-
-
-@pytest.fixture
-async def pool(postgres_dsn: str) -> AsyncIterator[asyncpg.Pool[Any]]:
-    name = f"test_{uuid.uuid4().hex}"
-    connection = await asyncpg.connect(postgres_dsn)
-    await connection.execute(f"CREATE DATABASE {name}")
-    pool = await connect(SecretStr(postgres_dsn.rsplit("/", 1)[0] + f"/{name}"))
-    yield pool
-    await pool.close()
-    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await connection.close()
 
 
 def window(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,12 +11,11 @@ from typing import Any
 import asyncpg
 import pytest
 import redis.asyncio
-from pydantic import SecretStr
 
 from sentimesh.errors import SentimeshError, StorageRefusedError, StorageUnavailableError
 from sentimesh.pb.pipeline_pb2 import ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
-from sentimesh.storage import AggregateStore, SentimentCache, connect
+from sentimesh.storage import AggregateStore, SentimentCache
 from sentimesh.storage.writers import Cache, QueuedSink, Store
 
 WINDOW = 300_000
@@ -121,18 +119,6 @@ async def running(cache: Cache, store: Store, told: Told, capacity: int = 100) -
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-
-
-@pytest.fixture
-async def pool(postgres_dsn: str) -> AsyncIterator[asyncpg.Pool[Any]]:
-    name = f"test_{uuid.uuid4().hex}"
-    connection = await asyncpg.connect(postgres_dsn)
-    await connection.execute(f"CREATE DATABASE {name}")
-    pool = await connect(SecretStr(postgres_dsn.rsplit("/", 1)[0] + f"/{name}"))
-    yield pool
-    await pool.close()
-    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await connection.close()
 
 
 @pytest.fixture
