@@ -47,7 +47,7 @@ class Ledger:
         self.received = 0
         self.dead_letters: Counter[str] = Counter()
         self.mentions_scored = 0
-        self.windows: dict[tuple[str, int], SentimentAggregate] = {}
+        self.windows: set[tuple[str, int]] = set()
         self.spikes: list[ViralSpike] = []
         self.latencies_ms: list[int] = []
         self._forwarded: set[str] = set()
@@ -73,10 +73,7 @@ class Ledger:
                 case Reject():
                     self.dead_letters[stage] += 1
                 case Forward(message=SentimentAggregate() as aggregate):
-                    key = (aggregate.symbol, aggregate.window_start_ms)
-                    known = self.windows.get(key)
-                    if known is None or known.revision <= aggregate.revision:
-                        self.windows[key] = aggregate
+                    self.windows.add((aggregate.symbol, aggregate.window_start_ms))
                 case Forward(message=ViralSpike() as spike):
                     self.spikes.append(spike)
                 case Forward():
@@ -121,6 +118,7 @@ class Exporter:
     def __init__(self, folder: Path, ledger: Ledger) -> None:
         self._folder = folder
         self._ledger = ledger
+        self._windows: dict[tuple[int, str], SentimentAggregate] = {}
         self._files = contextlib.ExitStack()
         self._scored: IO[str]
         self._dropped: IO[str]
@@ -142,8 +140,7 @@ class Exporter:
     ) -> None:
         self._files.close()
         if kind is None:
-            windows = sorted(self._ledger.windows.items(), key=lambda item: (item[0][1], item[0][0]))
-            self._write("aggregates.jsonl", [aggregate for _, aggregate in windows])
+            self._write("aggregates.jsonl", (self._windows[key] for key in sorted(self._windows)))
             spikes: list[ViralSpike] = sorted(
                 self._ledger.spikes, key=lambda spike: (spike.detected_at_ms, spike.symbol)
             )
@@ -154,8 +151,15 @@ class Exporter:
         if stage == "aggregator" and isinstance(message, ScoredPost):
             self._scored.write(json_line(message))
         for outcome in outcomes:
-            if isinstance(outcome, Drop):
-                self._dropped.write(json_line(dropped_post(stage, outcome)))
+            match outcome:
+                case Drop():
+                    self._dropped.write(json_line(dropped_post(stage, outcome)))
+                case Forward(message=SentimentAggregate() as aggregate):
+                    # Revisions come in order: the last one stays.
+                    self._windows[aggregate.window_start_ms, aggregate.symbol] = aggregate
+                case _:
+                    pass
 
     def _write(self, name: str, messages: Iterable[Message]) -> None:
-        (self._folder / name).write_text("".join(json_line(message) for message in messages), encoding="utf-8")
+        with (self._folder / name).open("w", encoding="utf-8") as file:
+            file.writelines(json_line(message) for message in messages)
