@@ -47,6 +47,8 @@ class Ledger:
         self.received = 0
         self.dead_letters: Counter[str] = Counter()
         self.mentions_scored = 0
+        # Scored mentions that no window took: late, duplicate, low_credibility or untracked.
+        self.mentions_not_counted: Counter[str] = Counter()
         self.windows: set[tuple[str, int]] = set()
         self.spikes: list[ViralSpike] = []
         self.latencies_ms: list[int] = []
@@ -65,6 +67,8 @@ class Ledger:
         for outcome in outcomes:
             match outcome:
                 case Drop(post_id=post_id, reason=reason):
+                    if stage == "aggregator":
+                        self.mentions_not_counted[reason] += 1
                     if stage == "ingest":
                         # One input, one post: ids may repeat here (that is what `duplicate` says).
                         self._dropped_unnamed[stage, reason] += 1

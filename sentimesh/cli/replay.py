@@ -168,6 +168,7 @@ def _summary(ledger: Ledger, published: int, seconds: float, windows_written: in
         "dead_letters": dict(sorted(ledger.dead_letters.items())),
         "posts_unaccounted": published - ledger.accounted,
         "mentions_scored": ledger.mentions_scored,
+        "mentions_not_counted": dict(sorted(ledger.mentions_not_counted.items())),
         "windows": len(ledger.windows),
         "windows_written": windows_written,
         "spikes": len(ledger.spikes),

@@ -61,6 +61,7 @@ def test_every_post_is_accounted_for_and_two_runs_give_the_same_windows(recordin
 
     scored = read(tmp_path / "a" / "scored.jsonl")
     assert len(scored) == summary["mentions_scored"]
+    assert summary["mentions_not_counted"] == {}
     dropped = Counter((row["stage"], row["reason"]) for row in read(tmp_path / "a" / "dropped.jsonl"))
     assert dropped["ingest", "no_symbol"] == summary["posts_without_symbol"]
     assert dropped["ingest", "repost"] == summary["posts_dropped"]["ingest.repost"]
@@ -77,6 +78,15 @@ def test_every_post_is_accounted_for_and_two_runs_give_the_same_windows(recordin
     # Stages write as they go, so only the order of these lines may differ.
     both = [sorted((tmp_path / folder / "dropped.jsonl").read_text().splitlines()) for folder in ("a", "b")]
     assert both[0] == both[1]
+
+
+def test_by_the_system_clock_an_old_recording_is_late_and_the_summary_says_so(recording: Path) -> None:
+    done = sentimesh("replay", str(recording), "--symbols", "BTC", "--model", "vader", "--clock", "system", "--json")
+    assert done.returncode == 0, done.stderr.decode()
+    summary = json.loads(done.stdout)
+    assert summary["mentions_scored"] > 0
+    assert summary["mentions_not_counted"] == {"late": summary["mentions_scored"]}
+    assert summary["posts_unaccounted"] == 0
 
 
 @pytest.mark.parametrize(
