@@ -35,45 +35,46 @@ def dropped_post(stage: str, drop: Drop) -> DroppedPost:
     )
 
 
-def _single(response: Any, stage: str, outcomes: Sequence[Outcome]) -> Any:
+def _respond(response: Any, stage: str, outcomes: Sequence[Outcome], take: Callable[[Any], None]) -> None:
+    """Fill a response: ``take`` puts a forwarded message into its field."""
     for outcome in outcomes:
         match outcome:
             case Forward(message=message):
-                response.post.CopyFrom(message)
+                take(message)
             case Drop():
                 response.dropped.CopyFrom(dropped_post(stage, outcome))
             case Reject(reason=reason):
                 response.rejected_reason = reason
-    return response
 
 
 def _ingest_response(outcomes: Sequence[Outcome]) -> pipeline_pb2.IngestResponse:
     response = pipeline_pb2.IngestResponse()
-    for outcome in outcomes:
-        match outcome:
-            case Forward(message=message):
-                response.posts.append(message)  # type: ignore[arg-type]
-            case Drop():
-                response.dropped.CopyFrom(dropped_post("ingest", outcome))
-            case Reject(reason=reason):
-                response.rejected_reason = reason
+    _respond(response, "ingest", outcomes, response.posts.append)
+    return response
+
+
+def _filter_response(outcomes: Sequence[Outcome]) -> pipeline_pb2.FilterResponse:
+    response = pipeline_pb2.FilterResponse()
+    _respond(response, "filter", outcomes, response.post.CopyFrom)
+    return response
+
+
+def _score_response(outcomes: Sequence[Outcome]) -> pipeline_pb2.ScoreResponse:
+    response = pipeline_pb2.ScoreResponse()
+    _respond(response, "scorer", outcomes, response.post.CopyFrom)
     return response
 
 
 def _aggregate_response(outcomes: Sequence[Outcome]) -> pipeline_pb2.AggregateResponse:
     response = pipeline_pb2.AggregateResponse()
-    for outcome in outcomes:
-        match outcome:
-            case Forward(message=SentimentAggregate() as aggregate):
-                response.aggregates.append(aggregate)
-            case Forward(message=ViralSpike() as spike):
-                response.spikes.append(spike)
-            case Drop():
-                response.dropped.CopyFrom(dropped_post("aggregator", outcome))
-            case Reject(reason=reason):
-                response.rejected_reason = reason
-            case _:
-                pass
+
+    def take(message: ViralSpike | SentimentAggregate) -> None:
+        if isinstance(message, ViralSpike):
+            response.spikes.append(message)
+        else:
+            response.aggregates.append(message)
+
+    _respond(response, "aggregator", outcomes, take)
     return response
 
 
@@ -120,13 +121,13 @@ def add_stage(server: grpc.aio.Server, name: str, stage: Stage[Any]) -> str:
             )
             return f"{PACKAGE}.IngestService"
         case "filter":
-            servicer = _StageServicer(stage, "post", lambda o: _single(pipeline_pb2.FilterResponse(), name, o))
+            servicer = _StageServicer(stage, "post", _filter_response)
             pipeline_pb2_grpc.add_FilterServiceServicer_to_server(
                 _servicer(pipeline_pb2_grpc.FilterServiceServicer, "Filter", servicer), server
             )
             return f"{PACKAGE}.FilterService"
         case "scorer":
-            servicer = _StageServicer(stage, "post", lambda o: _single(pipeline_pb2.ScoreResponse(), name, o))
+            servicer = _StageServicer(stage, "post", _score_response)
             pipeline_pb2_grpc.add_ScorerServiceServicer_to_server(
                 _servicer(pipeline_pb2_grpc.ScorerServiceServicer, "Score", servicer), server
             )

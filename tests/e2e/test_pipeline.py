@@ -16,6 +16,7 @@ from sentimesh.build import now_ms
 from sentimesh.bus import DEAD_LETTERS, REASON_HEADER
 from sentimesh.pb import gateway_pb2, gateway_pb2_grpc, pipeline_pb2, pipeline_pb2_grpc
 from sentimesh.pb.pipeline_pb2 import DeadLetter, RawPost
+from sentimesh.pb.social_sentiment_pb2 import SocialPost
 from sentimesh.settings import Settings
 from sentimesh.source import SourcePost
 from sentimesh.stack import Stack
@@ -222,3 +223,42 @@ async def test_a_restarted_system_goes_on_where_it_stopped(settings: Settings, c
                         counts.append(len(part))
                         break
     assert counts == [2, 2]
+
+
+async def test_the_four_stage_services_hand_a_post_on_from_one_to_the_next(system: System) -> None:
+    at_ms = now_ms() - 900_000
+    raw = [tweet(n, text, at_ms + n * 200_000) for n, text in enumerate(BULLISH)]
+    channels = {
+        stage: grpc.aio.insecure_channel(address)
+        for stage, address in system.stack.addresses.items()
+        if stage != "gateway"
+    }
+    ingest = pipeline_pb2_grpc.IngestServiceStub(channels["ingest"])
+    filtering = pipeline_pb2_grpc.FilterServiceStub(channels["filter"])
+    scorer = pipeline_pb2_grpc.ScorerServiceStub(channels["scorer"])
+    aggregator = pipeline_pb2_grpc.AggregatorServiceStub(channels["aggregator"])
+    ingested = [a async for a in ingest.Ingest(iter(pipeline_pb2.IngestRequest(raw_post=r) for r in raw), timeout=30)]
+    posts = [post for answer in ingested for post in answer.posts]
+    copy = SocialPost()
+    copy.CopyFrom(posts[-1])
+    copy.post_id = "twitter:copy"
+    copy.ClearField("author")
+    posts.append(copy)
+    asked = iter(pipeline_pb2.FilterRequest(post=post) for post in posts)
+    filtered = [answer async for answer in filtering.Filter(asked, timeout=30)]
+    assert all(answer.HasField("post") for answer in filtered)
+    assert filtered[-1].post.factors.originality == 0
+    assert filtered[0].post.factors.originality == 0.25
+    scores = iter(pipeline_pb2.ScoreRequest(post=answer.post) for answer in filtered)
+    scored = [answer async for answer in scorer.Score(scores, timeout=30)]
+    assert all(answer.post.polarity > 0 for answer in scored)
+    windows = iter(pipeline_pb2.AggregateRequest(post=answer.post) for answer in [*scored, scored[0]])
+    aggregated = [answer async for answer in aggregator.Aggregate(windows, timeout=30)]
+    closed = [a for answer in aggregated for a in answer.aggregates if a.symbol == "BTC"]
+    assert closed
+    assert sum(a.post_count for a in closed) < len(posts)
+    assert aggregated[-1].dropped.reason == "duplicate"
+    for channel in channels.values():
+        await channel.close()
+    await system.stack.drained()
+    assert system.ledger.received == 0
