@@ -22,40 +22,55 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from sentimesh.pb import pipeline_pb2 as pipeline__pb2
 from sentimesh.pb import social_sentiment_pb2 as social__sentiment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\rgateway.proto\x12\x1f\x63om.verlumen.tradestream.social\x1a\x16social_sentiment.proto\"\xdc\x02\n\x0fSocialSentiment\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x1e\n\x16social_sentiment_score\x18\x02 \x01(\x02\x12\x19\n\x11\x64irectional_score\x18\x03 \x01(\x02\x12<\n\x04\x62\x61nd\x18\x04 \x01(\x0e\x32..com.verlumen.tradestream.social.SentimentBand\x12\x16\n\x0e\x64\x61ta_available\x18\x05 \x01(\x08\x12@\n\x06source\x18\x06 \x01(\x0e\x32\x30.com.verlumen.tradestream.social.SentimentSource\x12\x0e\n\x06\x61ge_ms\x18\x07 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12\x46\n\taggregate\x18\t \x01(\x0b\x32\x33.com.verlumen.tradestream.social.SentimentAggregate\"+\n\x19GetSocialSentimentRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\"a\n\x1aGetSocialSentimentResponse\x12\x43\n\tsentiment\x18\x01 \x01(\x0b\x32\x30.com.verlumen.tradestream.social.SocialSentiment\"1\n\x1e\x42\x61tchGetSocialSentimentRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\"g\n\x1f\x42\x61tchGetSocialSentimentResponse\x12\x44\n\nsentiments\x18\x01 \x03(\x0b\x32\x30.com.verlumen.tradestream.social.SocialSentiment\".\n\x1bWatchSocialSentimentRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\"c\n\x1cWatchSocialSentimentResponse\x12\x43\n\tsentiment\x18\x01 \x01(\x0b\x32\x30.com.verlumen.tradestream.social.SocialSentiment\"\x14\n\x12ListSymbolsRequest\"-\n\rTrackedSymbol\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"V\n\x13ListSymbolsResponse\x12?\n\x07symbols\x18\x01 \x03(\x0b\x32..com.verlumen.tradestream.social.TrackedSymbol*\xcb\x01\n\rSentimentBand\x12\x1e\n\x1aSENTIMENT_BAND_UNSPECIFIED\x10\x00\x12\"\n\x1eSENTIMENT_BAND_EXTREME_BEARISH\x10\x01\x12\x1a\n\x16SENTIMENT_BAND_BEARISH\x10\x02\x12\x1a\n\x16SENTIMENT_BAND_NEUTRAL\x10\x03\x12\x1a\n\x16SENTIMENT_BAND_BULLISH\x10\x04\x12\"\n\x1eSENTIMENT_BAND_EXTREME_BULLISH\x10\x05*\xa9\x01\n\x0fSentimentSource\x12 \n\x1cSENTIMENT_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SENTIMENT_SOURCE_REDIS\x10\x01\x12\x1f\n\x1bSENTIMENT_SOURCE_POSTGRESQL\x10\x02\x12\x1c\n\x18SENTIMENT_SOURCE_DEFAULT\x10\x03\x12\x19\n\x15SENTIMENT_SOURCE_LIVE\x10\x04\x32\xda\x04\n\x17SentimentGatewayService\x12\x8d\x01\n\x12GetSocialSentiment\x12:.com.verlumen.tradestream.social.GetSocialSentimentRequest\x1a;.com.verlumen.tradestream.social.GetSocialSentimentResponse\x12\x9c\x01\n\x17\x42\x61tchGetSocialSentiment\x12?.com.verlumen.tradestream.social.BatchGetSocialSentimentRequest\x1a@.com.verlumen.tradestream.social.BatchGetSocialSentimentResponse\x12\x95\x01\n\x14WatchSocialSentiment\x12<.com.verlumen.tradestream.social.WatchSocialSentimentRequest\x1a=.com.verlumen.tradestream.social.WatchSocialSentimentResponse0\x01\x12x\n\x0bListSymbols\x12\x33.com.verlumen.tradestream.social.ListSymbolsRequest\x1a\x34.com.verlumen.tradestream.social.ListSymbolsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\rgateway.proto\x12\x1f\x63om.verlumen.tradestream.social\x1a\x0epipeline.proto\x1a\x16social_sentiment.proto\"\xdc\x02\n\x0fSocialSentiment\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x1e\n\x16social_sentiment_score\x18\x02 \x01(\x02\x12\x19\n\x11\x64irectional_score\x18\x03 \x01(\x02\x12<\n\x04\x62\x61nd\x18\x04 \x01(\x0e\x32..com.verlumen.tradestream.social.SentimentBand\x12\x16\n\x0e\x64\x61ta_available\x18\x05 \x01(\x08\x12@\n\x06source\x18\x06 \x01(\x0e\x32\x30.com.verlumen.tradestream.social.SentimentSource\x12\x0e\n\x06\x61ge_ms\x18\x07 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12\x46\n\taggregate\x18\t \x01(\x0b\x32\x33.com.verlumen.tradestream.social.SentimentAggregate\"+\n\x19GetSocialSentimentRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\"a\n\x1aGetSocialSentimentResponse\x12\x43\n\tsentiment\x18\x01 \x01(\x0b\x32\x30.com.verlumen.tradestream.social.SocialSentiment\"1\n\x1e\x42\x61tchGetSocialSentimentRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\"g\n\x1f\x42\x61tchGetSocialSentimentResponse\x12\x44\n\nsentiments\x18\x01 \x03(\x0b\x32\x30.com.verlumen.tradestream.social.SocialSentiment\".\n\x1bWatchSocialSentimentRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\"c\n\x1cWatchSocialSentimentResponse\x12\x43\n\tsentiment\x18\x01 \x01(\x0b\x32\x30.com.verlumen.tradestream.social.SocialSentiment\"\x14\n\x12ListSymbolsRequest\"-\n\rTrackedSymbol\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"V\n\x13ListSymbolsResponse\x12?\n\x07symbols\x18\x01 \x03(\x0b\x32..com.verlumen.tradestream.social.TrackedSymbol\"u\n\x1aGetSentimentHistoryRequest\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x10\n\x08start_ms\x18\x02 \x01(\x03\x12\x0e\n\x06\x65nd_ms\x18\x03 \x01(\x03\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x7f\n\x1bGetSentimentHistoryResponse\x12G\n\naggregates\x18\x01 \x03(\x0b\x32\x33.com.verlumen.tradestream.social.SentimentAggregate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x16ListViralSpikesRequest\x12\x0f\n\x07symbols\x18\x01 \x03(\t\x12\x10\n\x08start_ms\x18\x02 \x01(\x03\x12\x0e\n\x06\x65nd_ms\x18\x03 \x01(\x03\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"o\n\x17ListViralSpikesResponse\x12;\n\x06spikes\x18\x01 \x03(\x0b\x32+.com.verlumen.tradestream.social.ViralSpike\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x1bGetAuthorCredibilityRequest\x12\x0f\n\x07\x61uthors\x18\x01 \x03(\t\"m\n\x11\x41uthorCredibility\x12\x0e\n\x06\x61uthor\x18\x01 \x01(\t\x12\x19\n\x11\x63redibility_score\x18\x02 \x01(\x02\x12\x14\n\x0cis_known_bot\x18\x03 \x01(\x08\x12\x17\n\x0flast_updated_ms\x18\x04 \x01(\x03\"c\n\x1cGetAuthorCredibilityResponse\x12\x43\n\x07\x61uthors\x18\x01 \x03(\x0b\x32\x32.com.verlumen.tradestream.social.AuthorCredibility*\xcb\x01\n\rSentimentBand\x12\x1e\n\x1aSENTIMENT_BAND_UNSPECIFIED\x10\x00\x12\"\n\x1eSENTIMENT_BAND_EXTREME_BEARISH\x10\x01\x12\x1a\n\x16SENTIMENT_BAND_BEARISH\x10\x02\x12\x1a\n\x16SENTIMENT_BAND_NEUTRAL\x10\x03\x12\x1a\n\x16SENTIMENT_BAND_BULLISH\x10\x04\x12\"\n\x1eSENTIMENT_BAND_EXTREME_BULLISH\x10\x05*\xa9\x01\n\x0fSentimentSource\x12 \n\x1cSENTIMENT_SOURCE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SENTIMENT_SOURCE_REDIS\x10\x01\x12\x1f\n\x1bSENTIMENT_SOURCE_POSTGRESQL\x10\x02\x12\x1c\n\x18SENTIMENT_SOURCE_DEFAULT\x10\x03\x12\x19\n\x15SENTIMENT_SOURCE_LIVE\x10\x04\x32\x8a\x08\n\x17SentimentGatewayService\x12\x8d\x01\n\x12GetSocialSentiment\x12:.com.verlumen.tradestream.social.GetSocialSentimentRequest\x1a;.com.verlumen.tradestream.social.GetSocialSentimentResponse\x12\x9c\x01\n\x17\x42\x61tchGetSocialSentiment\x12?.com.verlumen.tradestream.social.BatchGetSocialSentimentRequest\x1a@.com.verlumen.tradestream.social.BatchGetSocialSentimentResponse\x12\x95\x01\n\x14WatchSocialSentiment\x12<.com.verlumen.tradestream.social.WatchSocialSentimentRequest\x1a=.com.verlumen.tradestream.social.WatchSocialSentimentResponse0\x01\x12x\n\x0bListSymbols\x12\x33.com.verlumen.tradestream.social.ListSymbolsRequest\x1a\x34.com.verlumen.tradestream.social.ListSymbolsResponse\x12\x90\x01\n\x13GetSentimentHistory\x12;.com.verlumen.tradestream.social.GetSentimentHistoryRequest\x1a<.com.verlumen.tradestream.social.GetSentimentHistoryResponse\x12\x84\x01\n\x0fListViralSpikes\x12\x37.com.verlumen.tradestream.social.ListViralSpikesRequest\x1a\x38.com.verlumen.tradestream.social.ListViralSpikesResponse\x12\x93\x01\n\x14GetAuthorCredibility\x12<.com.verlumen.tradestream.social.GetAuthorCredibilityRequest\x1a=.com.verlumen.tradestream.social.GetAuthorCredibilityResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gateway_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SENTIMENTBAND']._serialized_start=1032
-  _globals['_SENTIMENTBAND']._serialized_end=1235
-  _globals['_SENTIMENTSOURCE']._serialized_start=1238
-  _globals['_SENTIMENTSOURCE']._serialized_end=1407
-  _globals['_SOCIALSENTIMENT']._serialized_start=75
-  _globals['_SOCIALSENTIMENT']._serialized_end=423
-  _globals['_GETSOCIALSENTIMENTREQUEST']._serialized_start=425
-  _globals['_GETSOCIALSENTIMENTREQUEST']._serialized_end=468
-  _globals['_GETSOCIALSENTIMENTRESPONSE']._serialized_start=470
-  _globals['_GETSOCIALSENTIMENTRESPONSE']._serialized_end=567
-  _globals['_BATCHGETSOCIALSENTIMENTREQUEST']._serialized_start=569
-  _globals['_BATCHGETSOCIALSENTIMENTREQUEST']._serialized_end=618
-  _globals['_BATCHGETSOCIALSENTIMENTRESPONSE']._serialized_start=620
-  _globals['_BATCHGETSOCIALSENTIMENTRESPONSE']._serialized_end=723
-  _globals['_WATCHSOCIALSENTIMENTREQUEST']._serialized_start=725
-  _globals['_WATCHSOCIALSENTIMENTREQUEST']._serialized_end=771
-  _globals['_WATCHSOCIALSENTIMENTRESPONSE']._serialized_start=773
-  _globals['_WATCHSOCIALSENTIMENTRESPONSE']._serialized_end=872
-  _globals['_LISTSYMBOLSREQUEST']._serialized_start=874
-  _globals['_LISTSYMBOLSREQUEST']._serialized_end=894
-  _globals['_TRACKEDSYMBOL']._serialized_start=896
-  _globals['_TRACKEDSYMBOL']._serialized_end=941
-  _globals['_LISTSYMBOLSRESPONSE']._serialized_start=943
-  _globals['_LISTSYMBOLSRESPONSE']._serialized_end=1029
-  _globals['_SENTIMENTGATEWAYSERVICE']._serialized_start=1410
-  _globals['_SENTIMENTGATEWAYSERVICE']._serialized_end=2012
+  _globals['_SENTIMENTBAND']._serialized_start=1785
+  _globals['_SENTIMENTBAND']._serialized_end=1988
+  _globals['_SENTIMENTSOURCE']._serialized_start=1991
+  _globals['_SENTIMENTSOURCE']._serialized_end=2160
+  _globals['_SOCIALSENTIMENT']._serialized_start=91
+  _globals['_SOCIALSENTIMENT']._serialized_end=439
+  _globals['_GETSOCIALSENTIMENTREQUEST']._serialized_start=441
+  _globals['_GETSOCIALSENTIMENTREQUEST']._serialized_end=484
+  _globals['_GETSOCIALSENTIMENTRESPONSE']._serialized_start=486
+  _globals['_GETSOCIALSENTIMENTRESPONSE']._serialized_end=583
+  _globals['_BATCHGETSOCIALSENTIMENTREQUEST']._serialized_start=585
+  _globals['_BATCHGETSOCIALSENTIMENTREQUEST']._serialized_end=634
+  _globals['_BATCHGETSOCIALSENTIMENTRESPONSE']._serialized_start=636
+  _globals['_BATCHGETSOCIALSENTIMENTRESPONSE']._serialized_end=739
+  _globals['_WATCHSOCIALSENTIMENTREQUEST']._serialized_start=741
+  _globals['_WATCHSOCIALSENTIMENTREQUEST']._serialized_end=787
+  _globals['_WATCHSOCIALSENTIMENTRESPONSE']._serialized_start=789
+  _globals['_WATCHSOCIALSENTIMENTRESPONSE']._serialized_end=888
+  _globals['_LISTSYMBOLSREQUEST']._serialized_start=890
+  _globals['_LISTSYMBOLSREQUEST']._serialized_end=910
+  _globals['_TRACKEDSYMBOL']._serialized_start=912
+  _globals['_TRACKEDSYMBOL']._serialized_end=957
+  _globals['_LISTSYMBOLSRESPONSE']._serialized_start=959
+  _globals['_LISTSYMBOLSRESPONSE']._serialized_end=1045
+  _globals['_GETSENTIMENTHISTORYREQUEST']._serialized_start=1047
+  _globals['_GETSENTIMENTHISTORYREQUEST']._serialized_end=1164
+  _globals['_GETSENTIMENTHISTORYRESPONSE']._serialized_start=1166
+  _globals['_GETSENTIMENTHISTORYRESPONSE']._serialized_end=1293
+  _globals['_LISTVIRALSPIKESREQUEST']._serialized_start=1295
+  _globals['_LISTVIRALSPIKESREQUEST']._serialized_end=1409
+  _globals['_LISTVIRALSPIKESRESPONSE']._serialized_start=1411
+  _globals['_LISTVIRALSPIKESRESPONSE']._serialized_end=1522
+  _globals['_GETAUTHORCREDIBILITYREQUEST']._serialized_start=1524
+  _globals['_GETAUTHORCREDIBILITYREQUEST']._serialized_end=1570
+  _globals['_AUTHORCREDIBILITY']._serialized_start=1572
+  _globals['_AUTHORCREDIBILITY']._serialized_end=1681
+  _globals['_GETAUTHORCREDIBILITYRESPONSE']._serialized_start=1683
+  _globals['_GETAUTHORCREDIBILITYRESPONSE']._serialized_end=1782
+  _globals['_SENTIMENTGATEWAYSERVICE']._serialized_start=2163
+  _globals['_SENTIMENTGATEWAYSERVICE']._serialized_end=3197
 # @@protoc_insertion_point(module_scope)

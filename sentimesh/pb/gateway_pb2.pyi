@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
+from sentimesh.pb import pipeline_pb2 as _pipeline_pb2
 from sentimesh.pb import social_sentiment_pb2 as _social_sentiment_pb2
 import sys
 import typing as _typing
@@ -317,3 +318,204 @@ class ListSymbolsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListSymbolsResponse: _TypeAlias = ListSymbolsResponse  # noqa: Y015
+
+@_typing.final
+class GetSentimentHistoryRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    START_MS_FIELD_NUMBER: _builtins.int
+    END_MS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """As in GetSocialSentimentRequest."""
+    start_ms: _builtins.int
+    """Windows that end after this, epoch milliseconds; 0 means a day before end_ms."""
+    end_ms: _builtins.int
+    """Windows that end at this or before, epoch milliseconds; 0 means now."""
+    page_size: _builtins.int
+    """At most this many windows, 1 to 10,000; 0 means 1,000."""
+    page_token: _builtins.str
+    """next_page_token of the page before; the other fields as they were."""
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        start_ms: _builtins.int = ...,
+        end_ms: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_ms", b"end_ms", "page_size", b"page_size", "page_token", b"page_token", "start_ms", b"start_ms", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSentimentHistoryRequest: _TypeAlias = GetSentimentHistoryRequest  # noqa: Y015
+
+@_typing.final
+class GetSentimentHistoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGGREGATES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def aggregates(self) -> _containers.RepeatedCompositeFieldContainer[_social_sentiment_pb2.SentimentAggregate]:
+        """Closed windows in their last revision, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        aggregates: _abc.Iterable[_social_sentiment_pb2.SentimentAggregate] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregates", b"aggregates", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSentimentHistoryResponse: _TypeAlias = GetSentimentHistoryResponse  # noqa: Y015
+
+@_typing.final
+class ListViralSpikesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOLS_FIELD_NUMBER: _builtins.int
+    START_MS_FIELD_NUMBER: _builtins.int
+    END_MS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    start_ms: _builtins.int
+    """Spikes detected at this or after, epoch milliseconds; 0 means a day before end_ms."""
+    end_ms: _builtins.int
+    """Spikes detected before this, epoch milliseconds; 0 means now."""
+    page_size: _builtins.int
+    """At most this many spikes, 1 to 1,000; 0 means 100."""
+    page_token: _builtins.str
+    """next_page_token of the page before; the other fields as they were."""
+    @_builtins.property
+    def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Symbols to list, at most 100; empty means all tracked ones."""
+
+    def __init__(
+        self,
+        *,
+        symbols: _abc.Iterable[_builtins.str] | None = ...,
+        start_ms: _builtins.int = ...,
+        end_ms: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_ms", b"end_ms", "page_size", b"page_size", "page_token", b"page_token", "start_ms", b"start_ms", "symbols", b"symbols"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListViralSpikesRequest: _TypeAlias = ListViralSpikesRequest  # noqa: Y015
+
+@_typing.final
+class ListViralSpikesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPIKES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def spikes(self) -> _containers.RepeatedCompositeFieldContainer[_pipeline_pb2.ViralSpike]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        spikes: _abc.Iterable[_pipeline_pb2.ViralSpike] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "spikes", b"spikes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListViralSpikesResponse: _TypeAlias = ListViralSpikesResponse  # noqa: Y015
+
+@_typing.final
+class GetAuthorCredibilityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def authors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 100 authors, "{platform}:{author_id}"."""
+
+    def __init__(
+        self,
+        *,
+        authors: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authors", b"authors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuthorCredibilityRequest: _TypeAlias = GetAuthorCredibilityRequest  # noqa: Y015
+
+@_typing.final
+class AuthorCredibility(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    CREDIBILITY_SCORE_FIELD_NUMBER: _builtins.int
+    IS_KNOWN_BOT_FIELD_NUMBER: _builtins.int
+    LAST_UPDATED_MS_FIELD_NUMBER: _builtins.int
+    author: _builtins.str
+    """"{platform}:{author_id}"."""
+    credibility_score: _builtins.float
+    """Learned from the author's posts, 0.0 to 1.0."""
+    is_known_bot: _builtins.bool
+    last_updated_ms: _builtins.int
+    """Epoch milliseconds."""
+    def __init__(
+        self,
+        *,
+        author: _builtins.str = ...,
+        credibility_score: _builtins.float = ...,
+        is_known_bot: _builtins.bool = ...,
+        last_updated_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "credibility_score", b"credibility_score", "is_known_bot", b"is_known_bot", "last_updated_ms", b"last_updated_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorCredibility: _TypeAlias = AuthorCredibility  # noqa: Y015
+
+@_typing.final
+class GetAuthorCredibilityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUTHORS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def authors(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorCredibility]:
+        """Those of the authors asked for about whom something is known, in the order asked."""
+
+    def __init__(
+        self,
+        *,
+        authors: _abc.Iterable[Global___AuthorCredibility] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authors", b"authors"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAuthorCredibilityResponse: _TypeAlias = GetAuthorCredibilityResponse  # noqa: Y015

@@ -54,6 +54,21 @@ class SentimentGatewayServiceStub:
                 request_serializer=gateway__pb2.ListSymbolsRequest.SerializeToString,
                 response_deserializer=gateway__pb2.ListSymbolsResponse.FromString,
                 _registered_method=True)
+        self.GetSentimentHistory = channel.unary_unary(
+                '/com.verlumen.tradestream.social.SentimentGatewayService/GetSentimentHistory',
+                request_serializer=gateway__pb2.GetSentimentHistoryRequest.SerializeToString,
+                response_deserializer=gateway__pb2.GetSentimentHistoryResponse.FromString,
+                _registered_method=True)
+        self.ListViralSpikes = channel.unary_unary(
+                '/com.verlumen.tradestream.social.SentimentGatewayService/ListViralSpikes',
+                request_serializer=gateway__pb2.ListViralSpikesRequest.SerializeToString,
+                response_deserializer=gateway__pb2.ListViralSpikesResponse.FromString,
+                _registered_method=True)
+        self.GetAuthorCredibility = channel.unary_unary(
+                '/com.verlumen.tradestream.social.SentimentGatewayService/GetAuthorCredibility',
+                request_serializer=gateway__pb2.GetAuthorCredibilityRequest.SerializeToString,
+                response_deserializer=gateway__pb2.GetAuthorCredibilityResponse.FromString,
+                _registered_method=True)
 
 
 class SentimentGatewayServiceServicer:
@@ -85,6 +100,25 @@ class SentimentGatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSentimentHistory(self, request, context):
+        """UNAVAILABLE while PostgreSQL does not answer, here and in the two after it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListViralSpikes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuthorCredibility(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SentimentGatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -107,6 +141,21 @@ def add_SentimentGatewayServiceServicer_to_server(servicer, server):
                     servicer.ListSymbols,
                     request_deserializer=gateway__pb2.ListSymbolsRequest.FromString,
                     response_serializer=gateway__pb2.ListSymbolsResponse.SerializeToString,
+            ),
+            'GetSentimentHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSentimentHistory,
+                    request_deserializer=gateway__pb2.GetSentimentHistoryRequest.FromString,
+                    response_serializer=gateway__pb2.GetSentimentHistoryResponse.SerializeToString,
+            ),
+            'ListViralSpikes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListViralSpikes,
+                    request_deserializer=gateway__pb2.ListViralSpikesRequest.FromString,
+                    response_serializer=gateway__pb2.ListViralSpikesResponse.SerializeToString,
+            ),
+            'GetAuthorCredibility': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuthorCredibility,
+                    request_deserializer=gateway__pb2.GetAuthorCredibilityRequest.FromString,
+                    response_serializer=gateway__pb2.GetAuthorCredibilityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -217,6 +266,87 @@ class SentimentGatewayService:
             '/com.verlumen.tradestream.social.SentimentGatewayService/ListSymbols',
             gateway__pb2.ListSymbolsRequest.SerializeToString,
             gateway__pb2.ListSymbolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSentimentHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/com.verlumen.tradestream.social.SentimentGatewayService/GetSentimentHistory',
+            gateway__pb2.GetSentimentHistoryRequest.SerializeToString,
+            gateway__pb2.GetSentimentHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListViralSpikes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/com.verlumen.tradestream.social.SentimentGatewayService/ListViralSpikes',
+            gateway__pb2.ListViralSpikesRequest.SerializeToString,
+            gateway__pb2.ListViralSpikesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuthorCredibility(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/com.verlumen.tradestream.social.SentimentGatewayService/GetAuthorCredibility',
+            gateway__pb2.GetAuthorCredibilityRequest.SerializeToString,
+            gateway__pb2.GetAuthorCredibilityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,10 @@ class SentimentGatewayServiceStub:
     WatchSocialSentiment: _grpc.UnaryStreamMultiCallable[_gateway_pb2.WatchSocialSentimentRequest, _gateway_pb2.WatchSocialSentimentResponse]
     """The current state of each symbol first, then every update as it happens, until the client stops."""
     ListSymbols: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListSymbolsRequest, _gateway_pb2.ListSymbolsResponse]
+    GetSentimentHistory: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetSentimentHistoryRequest, _gateway_pb2.GetSentimentHistoryResponse]
+    """UNAVAILABLE while PostgreSQL does not answer, here and in the two after it."""
+    ListViralSpikes: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListViralSpikesRequest, _gateway_pb2.ListViralSpikesResponse]
+    GetAuthorCredibility: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetAuthorCredibilityRequest, _gateway_pb2.GetAuthorCredibilityResponse]
 
 @_typing.type_check_only
 class SentimentGatewayServiceAsyncStub(SentimentGatewayServiceStub):
@@ -47,6 +51,10 @@ class SentimentGatewayServiceAsyncStub(SentimentGatewayServiceStub):
     WatchSocialSentiment: _aio.UnaryStreamMultiCallable[_gateway_pb2.WatchSocialSentimentRequest, _gateway_pb2.WatchSocialSentimentResponse]  # type: ignore[assignment]
     """The current state of each symbol first, then every update as it happens, until the client stops."""
     ListSymbols: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListSymbolsRequest, _gateway_pb2.ListSymbolsResponse]  # type: ignore[assignment]
+    GetSentimentHistory: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetSentimentHistoryRequest, _gateway_pb2.GetSentimentHistoryResponse]  # type: ignore[assignment]
+    """UNAVAILABLE while PostgreSQL does not answer, here and in the two after it."""
+    ListViralSpikes: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListViralSpikesRequest, _gateway_pb2.ListViralSpikesResponse]  # type: ignore[assignment]
+    GetAuthorCredibility: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetAuthorCredibilityRequest, _gateway_pb2.GetAuthorCredibilityResponse]  # type: ignore[assignment]
 
 class SentimentGatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -78,5 +86,27 @@ class SentimentGatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.ListSymbolsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.ListSymbolsResponse, _abc.Awaitable[_gateway_pb2.ListSymbolsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetSentimentHistory(
+        self,
+        request: _gateway_pb2.GetSentimentHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.GetSentimentHistoryResponse, _abc.Awaitable[_gateway_pb2.GetSentimentHistoryResponse]]:
+        """UNAVAILABLE while PostgreSQL does not answer, here and in the two after it."""
+
+    @_abc_1.abstractmethod
+    def ListViralSpikes(
+        self,
+        request: _gateway_pb2.ListViralSpikesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.ListViralSpikesResponse, _abc.Awaitable[_gateway_pb2.ListViralSpikesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetAuthorCredibility(
+        self,
+        request: _gateway_pb2.GetAuthorCredibilityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.GetAuthorCredibilityResponse, _abc.Awaitable[_gateway_pb2.GetAuthorCredibilityResponse]]: ...
 
 def add_SentimentGatewayServiceServicer_to_server(servicer: SentimentGatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sentimesh.pb import social_sentiment_pb2 as social__sentiment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0epipeline.proto\x12\x1f\x63om.verlumen.tradestream.social\x1a\x16social_sentiment.proto\"T\n\x07RawPost\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x16\n\x0ereceived_at_ms\x18\x03 \x01(\x03\x12\x0e\n\x06source\x18\x04 \x01(\t\"l\n\x12\x43redibilityFactors\x12\x13\n\x0b\x61\x63\x63ount_age\x18\x01 \x01(\x02\x12\x16\n\x0e\x66ollower_ratio\x18\x02 \x01(\x02\x12\x13\n\x0boriginality\x18\x03 \x01(\x02\x12\x14\n\x0cverification\x18\x04 \x01(\x02\"\xaa\x01\n\x0c\x46ilteredPost\x12\x39\n\x04post\x18\x01 \x01(\x0b\x32+.com.verlumen.tradestream.social.SocialPost\x12\x19\n\x11\x63redibility_score\x18\x02 \x01(\x02\x12\x44\n\x07\x66\x61\x63tors\x18\x03 \x01(\x0b\x32\x33.com.verlumen.tradestream.social.CredibilityFactors\"\xac\x02\n\nViralSpike\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x13\n\x0bspike_ratio\x18\x02 \x01(\x02\x12\x15\n\rmention_count\x18\x03 \x01(\x05\x12\x15\n\rbaseline_rate\x18\x04 \x01(\x02\x12\x16\n\x0e\x64\x65tected_at_ms\x18\x05 \x01(\x03\x12\x19\n\x11\x64ominant_platform\x18\x06 \x01(\t\x12^\n\x12platform_breakdown\x18\x07 \x03(\x0b\x32\x42.com.verlumen.tradestream.social.ViralSpike.PlatformBreakdownEntry\x1a\x38\n\x16PlatformBreakdownEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"|\n\nDeadLetter\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x14\n\x0c\x66\x61iled_at_ms\x18\x05 \x01(\x03\x12\x17\n\x0fstream_sequence\x18\x06 \x01(\x04\"\x83\x01\n\x0b\x44roppedPost\x12\x0f\n\x07post_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\r\n\x05stage\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x1e\n\x11\x63redibility_score\x18\x05 \x01(\x02H\x00\x88\x01\x01\x42\x14\n\x12_credibility_score\"K\n\rIngestRequest\x12:\n\x08raw_post\x18\x01 \x01(\x0b\x32(.com.verlumen.tradestream.social.RawPost\"\xa4\x01\n\x0eIngestResponse\x12:\n\x05posts\x18\x01 \x03(\x0b\x32+.com.verlumen.tradestream.social.SocialPost\x12=\n\x07\x64ropped\x18\x02 \x01(\x0b\x32,.com.verlumen.tradestream.social.DroppedPost\x12\x17\n\x0frejected_reason\x18\x03 \x01(\t\"J\n\rFilterRequest\x12\x39\n\x04post\x18\x01 \x01(\x0b\x32+.com.verlumen.tradestream.social.SocialPost\"\xa5\x01\n\x0e\x46ilterResponse\x12;\n\x04post\x18\x01 \x01(\x0b\x32-.com.verlumen.tradestream.social.FilteredPost\x12=\n\x07\x64ropped\x18\x02 \x01(\x0b\x32,.com.verlumen.tradestream.social.DroppedPost\x12\x17\n\x0frejected_reason\x18\x03 \x01(\t\"K\n\x0cScoreRequest\x12;\n\x04post\x18\x01 \x01(\x0b\x32-.com.verlumen.tradestream.social.FilteredPost\"\xa2\x01\n\rScoreResponse\x12\x39\n\x04post\x18\x01 \x01(\x0b\x32+.com.verlumen.tradestream.social.ScoredPost\x12=\n\x07\x64ropped\x18\x02 \x01(\x0b\x32,.com.verlumen.tradestream.social.DroppedPost\x12\x17\n\x0frejected_reason\x18\x03 \x01(\t\"M\n\x10\x41ggregateRequest\x12\x39\n\x04post\x18\x01 \x01(\x0b\x32+.com.verlumen.tradestream.social.ScoredPost\"\xf1\x01\n\x11\x41ggregateResponse\x12G\n\naggregates\x18\x01 \x03(\x0b\x32\x33.com.verlumen.tradestream.social.SentimentAggregate\x12;\n\x06spikes\x18\x02 \x03(\x0b\x32+.com.verlumen.tradestream.social.ViralSpike\x12=\n\x07\x64ropped\x18\x03 \x01(\x0b\x32,.com.verlumen.tradestream.social.DroppedPost\x12\x17\n\x0frejected_reason\x18\x04 \x01(\t2~\n\rIngestService\x12m\n\x06Ingest\x12..com.verlumen.tradestream.social.IngestRequest\x1a/.com.verlumen.tradestream.social.IngestResponse(\x01\x30\x01\x32~\n\rFilterService\x12m\n\x06\x46ilter\x12..com.verlumen.tradestream.social.FilterRequest\x1a/.com.verlumen.tradestream.social.FilterResponse(\x01\x30\x01\x32{\n\rScorerService\x12j\n\x05Score\x12-.com.verlumen.tradestream.social.ScoreRequest\x1a..com.verlumen.tradestream.social.ScoreResponse(\x01\x30\x01\x32\x8b\x01\n\x11\x41ggregatorService\x12v\n\tAggregate\x12\x31.com.verlumen.tradestream.social.AggregateRequest\x1a\x32.com.verlumen.tradestream.social.AggregateResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0epipeline.proto\x12\x1f\x63om.verlumen.tradestream.social\x1a\x16social_sentiment.proto\"T\n\x07RawPost\x12\x10\n\x08platform\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x16\n\x0ereceived_at_ms\x18\x03 \x01(\x03\x12\x0e\n\x06source\x18\x04 \x01(\t\"l\n\x12\x43redibilityFactors\x12\x13\n\x0b\x61\x63\x63ount_age\x18\x01 \x01(\x02\x12\x16\n\x0e\x66ollower_ratio\x18\x02 \x01(\x02\x12\x13\n\x0boriginality\x18\x03 \x01(\x02\x12\x14\n\x0cverification\x18\x04 \x01(\x02\"\xaa\x01\n\x0c\x46ilteredPost\x12\x39\n\x04post\x18\x01 \x01(\x0b\x32+.com.verlumen.tradestream.social.SocialPost\x12\x19\n\x11\x63redibility_score\x18\x02 \x01(\x02\x12\x44\n\x07\x66\x61\x63tors\x18\x03 \x01(\x0b\x32\x33.com.verlumen.tradestream.social.CredibilityFactors\"\x87\x03\n\nViralSpike\x12\x0e\n\x06symbol\x18\x01 \x01(\t\x12\x13\n\x0bspike_ratio\x18\x02 \x01(\x02\x12\x15\n\rmention_count\x18\x03 \x01(\x05\x12\x15\n\rbaseline_rate\x18\x04 \x01(\x02\x12\x16\n\x0e\x64\x65tected_at_ms\x18\x05 \x01(\x03\x12\x19\n\x11\x64ominant_platform\x18\x06 \x01(\t\x12^\n\x12platform_breakdown\x18\x07 \x03(\x0b\x32\x42.com.verlumen.tradestream.social.ViralSpike.PlatformBreakdownEntry\x12\x41\n\x0csample_posts\x18\x08 \x03(\x0b\x32+.com.verlumen.tradestream.social.SamplePost\x12\x16\n\x0eresolved_at_ms\x18\t \x01(\x03\x1a\x38\n\x16PlatformBreakdownEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"\xe7\x01\n\nSamplePost\x12\x0f\n\x07post_id\x18\x01 \x01(\t\x12\x10\n\x08platform\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x12\n\nsource_url\x18\x04 \x01(\t\x12Q\n\nengagement\x18\x05 \x01(\x0b\x32=.com.verlumen.tradestream.social.SocialPost.EngagementMetrics\x12\x19\n\x11\x65ngagement_weight\x18\x06 \x01(\x02\x12\x10\n\x08polarity\x18\x07 \x01(\x02\x12\x14\n\x0ctimestamp_ms\x18\x08 \x01(\x03\"|\n\nDeadLetter\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x14\n\x0c\x66\x61iled_at_ms\x18\x05 \x01(\x03\x12\x17\n\x0fstream_sequence\x18\x06 \x01(\x04\"\x83\x01\n\x0b\x44roppedPost\x12\x0f\n\x07post_id\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\r\n\x05stage\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x1e\n\x11\x63redibility_score\x18\x05 \x01(\x02H\x00\x88\x01\x01\x42\x14\n\x12_credibility_score\"K\n\rIngestRequest\x12:\n\x08raw_post\x18\x01 \x01(\x0b\x32(.com.verlumen.tradestream.social.RawPost\"\xa4\x01\n\x0eIngestResponse\x12:\n\x05posts\x18\x01 \x03(\x0b\x32+.com.verlumen.tradestream.social.SocialPost\x12=\n\x07\x64ropped\x18\x02 \x01(\x0b\x32,.com.verlumen.tradestream.social.DroppedPost\x12\x17\n\x0frejected_reason\x18\x03 \x01(\t\"J\n\rFilterRequest\x12\x39\n\x04post\x18\x01 \x01(\x0b\x32+.com.verlumen.tradestream.social.SocialPost\"\xa5\x01\n\x0e\x46ilterResponse\x12;\n\x04post\x18\x01 \x01(\x0b\x32-.com.verlumen.tradestream.social.FilteredPost\x12=\n\x07\x64ropped\x18\x02 \x01(\x0b\x32,.com.verlumen.tradestream.social.DroppedPost\x12\x17\n\x0frejected_reason\x18\x03 \x01(\t\"K\n\x0cScoreRequest\x12;\n\x04post\x18\x01 \x01(\x0b\x32-.com.verlumen.tradestream.social.FilteredPost\"\xa2\x01\n\rScoreResponse\x12\x39\n\x04post\x18\x01 \x01(\x0b\x32+.com.verlumen.tradestream.social.ScoredPost\x12=\n\x07\x64ropped\x18\x02 \x01(\x0b\x32,.com.verlumen.tradestream.social.DroppedPost\x12\x17\n\x0frejected_reason\x18\x03 \x01(\t\"M\n\x10\x41ggregateRequest\x12\x39\n\x04post\x18\x01 \x01(\x0b\x32+.com.verlumen.tradestream.social.ScoredPost\"\xf1\x01\n\x11\x41ggregateResponse\x12G\n\naggregates\x18\x01 \x03(\x0b\x32\x33.com.verlumen.tradestream.social.SentimentAggregate\x12;\n\x06spikes\x18\x02 \x03(\x0b\x32+.com.verlumen.tradestream.social.ViralSpike\x12=\n\x07\x64ropped\x18\x03 \x01(\x0b\x32,.com.verlumen.tradestream.social.DroppedPost\x12\x17\n\x0frejected_reason\x18\x04 \x01(\t2~\n\rIngestService\x12m\n\x06Ingest\x12..com.verlumen.tradestream.social.IngestRequest\x1a/.com.verlumen.tradestream.social.IngestResponse(\x01\x30\x01\x32~\n\rFilterService\x12m\n\x06\x46ilter\x12..com.verlumen.tradestream.social.FilterRequest\x1a/.com.verlumen.tradestream.social.FilterResponse(\x01\x30\x01\x32{\n\rScorerService\x12j\n\x05Score\x12-.com.verlumen.tradestream.social.ScoreRequest\x1a..com.verlumen.tradestream.social.ScoreResponse(\x01\x30\x01\x32\x8b\x01\n\x11\x41ggregatorService\x12v\n\tAggregate\x12\x31.com.verlumen.tradestream.social.AggregateRequest\x1a\x32.com.verlumen.tradestream.social.AggregateResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,35 +41,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILTEREDPOST']._serialized_start=272
   _globals['_FILTEREDPOST']._serialized_end=442
   _globals['_VIRALSPIKE']._serialized_start=445
-  _globals['_VIRALSPIKE']._serialized_end=745
-  _globals['_VIRALSPIKE_PLATFORMBREAKDOWNENTRY']._serialized_start=689
-  _globals['_VIRALSPIKE_PLATFORMBREAKDOWNENTRY']._serialized_end=745
-  _globals['_DEADLETTER']._serialized_start=747
-  _globals['_DEADLETTER']._serialized_end=871
-  _globals['_DROPPEDPOST']._serialized_start=874
-  _globals['_DROPPEDPOST']._serialized_end=1005
-  _globals['_INGESTREQUEST']._serialized_start=1007
-  _globals['_INGESTREQUEST']._serialized_end=1082
-  _globals['_INGESTRESPONSE']._serialized_start=1085
-  _globals['_INGESTRESPONSE']._serialized_end=1249
-  _globals['_FILTERREQUEST']._serialized_start=1251
-  _globals['_FILTERREQUEST']._serialized_end=1325
-  _globals['_FILTERRESPONSE']._serialized_start=1328
-  _globals['_FILTERRESPONSE']._serialized_end=1493
-  _globals['_SCOREREQUEST']._serialized_start=1495
-  _globals['_SCOREREQUEST']._serialized_end=1570
-  _globals['_SCORERESPONSE']._serialized_start=1573
-  _globals['_SCORERESPONSE']._serialized_end=1735
-  _globals['_AGGREGATEREQUEST']._serialized_start=1737
-  _globals['_AGGREGATEREQUEST']._serialized_end=1814
-  _globals['_AGGREGATERESPONSE']._serialized_start=1817
-  _globals['_AGGREGATERESPONSE']._serialized_end=2058
-  _globals['_INGESTSERVICE']._serialized_start=2060
-  _globals['_INGESTSERVICE']._serialized_end=2186
-  _globals['_FILTERSERVICE']._serialized_start=2188
-  _globals['_FILTERSERVICE']._serialized_end=2314
-  _globals['_SCORERSERVICE']._serialized_start=2316
-  _globals['_SCORERSERVICE']._serialized_end=2439
-  _globals['_AGGREGATORSERVICE']._serialized_start=2442
-  _globals['_AGGREGATORSERVICE']._serialized_end=2581
+  _globals['_VIRALSPIKE']._serialized_end=836
+  _globals['_VIRALSPIKE_PLATFORMBREAKDOWNENTRY']._serialized_start=780
+  _globals['_VIRALSPIKE_PLATFORMBREAKDOWNENTRY']._serialized_end=836
+  _globals['_SAMPLEPOST']._serialized_start=839
+  _globals['_SAMPLEPOST']._serialized_end=1070
+  _globals['_DEADLETTER']._serialized_start=1072
+  _globals['_DEADLETTER']._serialized_end=1196
+  _globals['_DROPPEDPOST']._serialized_start=1199
+  _globals['_DROPPEDPOST']._serialized_end=1330
+  _globals['_INGESTREQUEST']._serialized_start=1332
+  _globals['_INGESTREQUEST']._serialized_end=1407
+  _globals['_INGESTRESPONSE']._serialized_start=1410
+  _globals['_INGESTRESPONSE']._serialized_end=1574
+  _globals['_FILTERREQUEST']._serialized_start=1576
+  _globals['_FILTERREQUEST']._serialized_end=1650
+  _globals['_FILTERRESPONSE']._serialized_start=1653
+  _globals['_FILTERRESPONSE']._serialized_end=1818
+  _globals['_SCOREREQUEST']._serialized_start=1820
+  _globals['_SCOREREQUEST']._serialized_end=1895
+  _globals['_SCORERESPONSE']._serialized_start=1898
+  _globals['_SCORERESPONSE']._serialized_end=2060
+  _globals['_AGGREGATEREQUEST']._serialized_start=2062
+  _globals['_AGGREGATEREQUEST']._serialized_end=2139
+  _globals['_AGGREGATERESPONSE']._serialized_start=2142
+  _globals['_AGGREGATERESPONSE']._serialized_end=2383
+  _globals['_INGESTSERVICE']._serialized_start=2385
+  _globals['_INGESTSERVICE']._serialized_end=2511
+  _globals['_FILTERSERVICE']._serialized_start=2513
+  _globals['_FILTERSERVICE']._serialized_end=2639
+  _globals['_SCORERSERVICE']._serialized_start=2641
+  _globals['_SCORERSERVICE']._serialized_end=2764
+  _globals['_AGGREGATORSERVICE']._serialized_start=2767
+  _globals['_AGGREGATORSERVICE']._serialized_end=2906
 # @@protoc_insertion_point(module_scope)

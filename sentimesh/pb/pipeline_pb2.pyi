@@ -151,6 +151,8 @@ class ViralSpike(_message.Message):
     DETECTED_AT_MS_FIELD_NUMBER: _builtins.int
     DOMINANT_PLATFORM_FIELD_NUMBER: _builtins.int
     PLATFORM_BREAKDOWN_FIELD_NUMBER: _builtins.int
+    SAMPLE_POSTS_FIELD_NUMBER: _builtins.int
+    RESOLVED_AT_MS_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     spike_ratio: _builtins.float
     """mention_count over baseline_rate."""
@@ -162,8 +164,16 @@ class ViralSpike(_message.Message):
     """End of the sliding window that showed it, epoch milliseconds."""
     dominant_platform: _builtins.str
     """Platform with the most mentions in the window."""
+    resolved_at_ms: _builtins.int
+    """When mentions fell back under the threshold, epoch milliseconds; 0 while the spike is on. A spike is
+    published when it is detected and once more, with the same symbol and detected_at_ms, when it is over.
+    """
     @_builtins.property
     def platform_breakdown(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def sample_posts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SamplePost]:
+        """The window's most engaged posts, at most five, by engagement_weight."""
+
     def __init__(
         self,
         *,
@@ -174,14 +184,63 @@ class ViralSpike(_message.Message):
         detected_at_ms: _builtins.int = ...,
         dominant_platform: _builtins.str = ...,
         platform_breakdown: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        sample_posts: _abc.Iterable[Global___SamplePost] | None = ...,
+        resolved_at_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_rate", b"baseline_rate", "detected_at_ms", b"detected_at_ms", "dominant_platform", b"dominant_platform", "mention_count", b"mention_count", "platform_breakdown", b"platform_breakdown", "spike_ratio", b"spike_ratio", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_rate", b"baseline_rate", "detected_at_ms", b"detected_at_ms", "dominant_platform", b"dominant_platform", "mention_count", b"mention_count", "platform_breakdown", b"platform_breakdown", "resolved_at_ms", b"resolved_at_ms", "sample_posts", b"sample_posts", "spike_ratio", b"spike_ratio", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ViralSpike: _TypeAlias = ViralSpike  # noqa: Y015
+
+@_typing.final
+class SamplePost(_message.Message):
+    """One of the posts that a spike was made of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POST_ID_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SOURCE_URL_FIELD_NUMBER: _builtins.int
+    ENGAGEMENT_FIELD_NUMBER: _builtins.int
+    ENGAGEMENT_WEIGHT_FIELD_NUMBER: _builtins.int
+    POLARITY_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_MS_FIELD_NUMBER: _builtins.int
+    post_id: _builtins.str
+    platform: _builtins.str
+    text: _builtins.str
+    """Empty where it is older than the seven days that text may be kept."""
+    source_url: _builtins.str
+    engagement_weight: _builtins.float
+    """0.1 to 10.0."""
+    polarity: _builtins.float
+    """-1.0 to +1.0."""
+    timestamp_ms: _builtins.int
+    """When it was written, epoch milliseconds."""
+    @_builtins.property
+    def engagement(self) -> _social_sentiment_pb2.SocialPost.EngagementMetrics: ...
+    def __init__(
+        self,
+        *,
+        post_id: _builtins.str = ...,
+        platform: _builtins.str = ...,
+        text: _builtins.str = ...,
+        source_url: _builtins.str = ...,
+        engagement: _social_sentiment_pb2.SocialPost.EngagementMetrics | None = ...,
+        engagement_weight: _builtins.float = ...,
+        polarity: _builtins.float = ...,
+        timestamp_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engagement", b"engagement", "engagement_weight", b"engagement_weight", "platform", b"platform", "polarity", b"polarity", "post_id", b"post_id", "source_url", b"source_url", "text", b"text", "timestamp_ms", b"timestamp_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SamplePost: _TypeAlias = SamplePost  # noqa: Y015
 
 @_typing.final
 class DeadLetter(_message.Message):
