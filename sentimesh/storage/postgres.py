@@ -10,10 +10,12 @@ from typing import Any
 
 import asyncpg
 import orjson
+from google.protobuf import json_format
 from pydantic import SecretStr
 
 from sentimesh.errors import StorageRefusedError, StorageUnavailableError
-from sentimesh.pb.pipeline_pb2 import ViralSpike
+from sentimesh.pb.gateway_pb2 import AuthorCredibility
+from sentimesh.pb.pipeline_pb2 import SamplePost, ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 
 MIGRATION_LOCK = 0x5E471  # an arbitrary number of ours for pg_advisory_lock
@@ -45,10 +47,26 @@ WHERE (known.revision <= EXCLUDED.revision OR known.post_count < EXCLUDED.post_c
          EXCLUDED.insufficient_data, EXCLUDED.revision)
 """
 
-_UPSERT_SPIKE = """
-INSERT INTO social_viral_spikes (symbol, spike_ratio, mention_count, baseline_rate, dominant_platform, detected_at)
-VALUES ($1, $2, $3, $4, $5, $6)
-ON CONFLICT (symbol, detected_at) DO NOTHING
+_SPIKE_COLUMNS = """
+INSERT INTO social_viral_spikes AS known
+    (symbol, detected_at, spike_ratio, mention_count, baseline_rate, dominant_platform, platform_breakdown,
+     sample_posts, resolved_at, detection_written)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+"""
+
+# The first detection stays: later ones would bring text back that has been purged.
+_UPSERT_DETECTION = f"""{_SPIKE_COLUMNS}
+ON CONFLICT (symbol, detected_at) DO UPDATE SET
+    spike_ratio = EXCLUDED.spike_ratio, mention_count = EXCLUDED.mention_count,
+    baseline_rate = EXCLUDED.baseline_rate, dominant_platform = EXCLUDED.dominant_platform,
+    platform_breakdown = EXCLUDED.platform_breakdown, sample_posts = EXCLUDED.sample_posts, detection_written = TRUE
+WHERE NOT known.detection_written
+"""
+
+# The last end stays: late posts prolong a spike and never shorten it.
+_UPSERT_END = f"""{_SPIKE_COLUMNS}
+ON CONFLICT (symbol, detected_at) DO UPDATE SET resolved_at = EXCLUDED.resolved_at
+WHERE known.resolved_at IS NULL OR known.resolved_at < EXCLUDED.resolved_at
 """
 
 _LATEST = """
@@ -63,18 +81,50 @@ SELECT symbol, window_end, post_count FROM social_sentiment_scores
 WHERE symbol = ANY($1::text[]) AND window_end > $2 AND window_end <= $3 ORDER BY window_end, symbol
 """
 
+_HISTORY = """
+SELECT * FROM social_sentiment_scores
+WHERE symbol = $1 AND window_end <= $2 AND (window_end, window_start) > ($3, $4)
+ORDER BY window_end, window_start LIMIT $5
+"""
 
-async def connect(dsn: SecretStr) -> asyncpg.Pool[Any]:
-    """Return a pool on a database whose schema is up to date. Raises StorageUnavailableError."""
+_SPIKES = """
+SELECT * FROM social_viral_spikes
+WHERE symbol = ANY($1::text[]) AND detected_at >= $2 AND (detected_at, symbol) < ($3, $4::text)
+ORDER BY detected_at DESC, symbol DESC LIMIT $5
+"""
+
+_AUTHORS = """
+SELECT author_id, credibility_score, is_known_bot, last_updated FROM social_author_credibility
+WHERE author_id = ANY($1::text[])
+"""
+
+
+async def open_pool(dsn: SecretStr) -> asyncpg.Pool[Any]:
+    """Return a pool that connects when it is first used; where that fails, its user gets StorageUnavailableError."""
+    return await asyncpg.create_pool(
+        dsn.get_secret_value(),
+        min_size=0,
+        max_size=8,
+        timeout=10,
+        command_timeout=TIMEOUT_SECONDS,
+        connect=_new_connection,
+    )
+
+
+async def _new_connection(*arguments: Any, **options: Any) -> asyncpg.Connection[Any]:
     try:
-        pool = await asyncpg.create_pool(
-            dsn.get_secret_value(), min_size=1, max_size=8, timeout=10, command_timeout=TIMEOUT_SECONDS
-        )
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(*arguments, **options)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         # From None: such an error may quote the dsn.
         raise StorageUnavailableError(
             f"PostgreSQL cannot be used ({type(error).__name__}): check storage.postgresql.dsn and that the server runs"
         ) from None
+    return connection
+
+
+async def connect(dsn: SecretStr) -> asyncpg.Pool[Any]:
+    """Return a pool on a database whose schema is up to date. Raises StorageUnavailableError."""
+    pool = await open_pool(dsn)
     try:
         await migrate(pool)
     except BaseException:
@@ -117,13 +167,19 @@ class AggregateStore:
         """Write closed windows, one row a (symbol, window_start); an older revision never replaces a newer one."""
         await self._write(_UPSERT_WINDOW, [_window_row(aggregate) for aggregate in aggregates])
 
-    async def insert_spikes(self, spikes: Iterable[ViralSpike]) -> None:
-        """Write spikes, one row a (symbol, detected_at)."""
-        rows = [
-            (s.symbol, s.spike_ratio, s.mention_count, s.baseline_rate, s.dominant_platform, utc(s.detected_at_ms))
-            for s in spikes
-        ]
-        await self._write(_UPSERT_SPIKE, rows)
+    async def upsert_spikes(self, spikes: Iterable[ViralSpike]) -> None:
+        """Write spikes as detected (``resolved_at_ms`` 0) and as over, one row a (symbol, detected_at).
+
+        The order does not matter: the row says what the first detection said and ends with the last end.
+        """
+        detections: list[tuple[Any, ...]] = []
+        ends: list[tuple[Any, ...]] = []
+        for spike in spikes:
+            (ends if spike.resolved_at_ms else detections).append(_spike_row(spike))
+        if detections or ends:
+            async with available(), self._pool.acquire() as connection, connection.transaction():
+                await connection.executemany(_UPSERT_DETECTION, detections)
+                await connection.executemany(_UPSERT_END, ends)
 
     async def latest(self, symbols: Sequence[str]) -> list[SentimentAggregate | None]:
         """Return the newest closed window of each symbol, None where there is none."""
@@ -137,6 +193,46 @@ class AggregateStore:
         async with available():
             rows = await self._pool.fetch(_COUNTS, list(symbols), utc(since_ms), utc(until_ms))
         return [(row["symbol"], _milliseconds(row["window_end"]), row["post_count"]) for row in rows]
+
+    async def history(
+        self, symbol: str, start_ms: int, end_ms: int, limit: int, after: tuple[int, int] | None = None
+    ) -> list[SentimentAggregate]:
+        """Return the first ``limit`` closed windows that end after ``start_ms``, up to ``end_ms``, oldest first.
+
+        ``after``: end and start of the last window of the page before, epoch milliseconds.
+        """
+        last_end, last_start = after or (start_ms, start_ms)
+        async with available():
+            rows = await self._pool.fetch(_HISTORY, symbol, utc(end_ms), utc(last_end), utc(last_start), limit)
+        return [_aggregate(row) for row in rows]
+
+    async def spikes(
+        self, symbols: Sequence[str], start_ms: int, end_ms: int, limit: int, after: tuple[int, str] | None = None
+    ) -> list[ViralSpike]:
+        """Return the newest ``limit`` spikes detected from ``start_ms`` to before ``end_ms``, newest first.
+
+        ``after``: time of detection and symbol of the last spike of the page before.
+        """
+        # No symbol comes before the empty one.
+        last_ms, last_symbol = after or (end_ms, "")
+        async with available():
+            rows = await self._pool.fetch(_SPIKES, list(symbols), utc(start_ms), utc(last_ms), last_symbol, limit)
+        return [_spike(row) for row in rows]
+
+    async def authors(self, names: Sequence[str]) -> list[AuthorCredibility | None]:
+        """Return what is known of each author ``{platform}:{author_id}``, None where that is nothing."""
+        async with available():
+            rows = await self._pool.fetch(_AUTHORS, list(names))
+        found = {
+            row["author_id"]: AuthorCredibility(
+                author=row["author_id"],
+                credibility_score=row["credibility_score"],
+                is_known_bot=row["is_known_bot"],
+                last_updated_ms=_milliseconds(row["last_updated"]),
+            )
+            for row in rows
+        }
+        return [found.get(name) for name in names]
 
     async def count_windows(self) -> int:
         """Return how many windows are stored."""
@@ -174,6 +270,10 @@ def _milliseconds(time: dt.datetime) -> int:
     return round(time.timestamp() * 1000)
 
 
+def _json(value: object) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
 def _window_row(a: SentimentAggregate) -> tuple[Any, ...]:
     return (
         a.symbol,
@@ -186,7 +286,7 @@ def _window_row(a: SentimentAggregate) -> tuple[Any, ...]:
         a.directional_score,
         a.post_count,
         a.unique_authors,
-        orjson.dumps(dict(a.platform_breakdown), option=orjson.OPT_SORT_KEYS).decode(),
+        _json(dict(a.platform_breakdown)),
         a.viral_spike,
         a.spike_ratio if a.viral_spike else None,
         a.baseline_ready,
@@ -208,4 +308,49 @@ def _aggregate(row: asyncpg.Record) -> SentimentAggregate:
         platform_breakdown=orjson.loads(row["platform_breakdown"]),
         spike_ratio=row["spike_ratio"] or 0.0,
         updated_at_ms=_milliseconds(row["updated_at"]),
+    )
+
+
+def _spike_row(s: ViralSpike) -> tuple[Any, ...]:
+    return (
+        s.symbol,
+        utc(s.detected_at_ms),
+        s.spike_ratio,
+        s.mention_count,
+        s.baseline_rate,
+        s.dominant_platform,
+        _json(dict(s.platform_breakdown)),
+        _json([_sample(post) for post in s.sample_posts]),
+        utc(s.resolved_at_ms) if s.resolved_at_ms else None,
+        not s.resolved_at_ms,
+    )
+
+
+def _sample(post: SamplePost) -> dict[str, Any]:
+    # Not proto3 JSON: times are numbers there to whoever asks the table.
+    counts = ("likes", "reposts", "replies", "views")
+    return {
+        "post_id": post.post_id,
+        "platform": post.platform,
+        "text": post.text,
+        "source_url": post.source_url,
+        "engagement": {name: getattr(post.engagement, name) for name in counts},
+        "engagement_weight": post.engagement_weight,
+        "polarity": post.polarity,
+        "timestamp_ms": post.timestamp_ms,
+    }
+
+
+def _spike(row: asyncpg.Record) -> ViralSpike:
+    posts = orjson.loads(row["sample_posts"] or b"[]")
+    return ViralSpike(
+        symbol=row["symbol"],
+        spike_ratio=row["spike_ratio"],
+        mention_count=row["mention_count"],
+        baseline_rate=row["baseline_rate"],
+        detected_at_ms=_milliseconds(row["detected_at"]),
+        dominant_platform=row["dominant_platform"] or "",
+        platform_breakdown=orjson.loads(row["platform_breakdown"]),
+        sample_posts=[json_format.ParseDict(post, SamplePost(), ignore_unknown_fields=True) for post in posts],
+        resolved_at_ms=_milliseconds(row["resolved_at"]) if row["resolved_at"] else 0,
     )
