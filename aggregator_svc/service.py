@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Literal, Protocol
 
 from aggregator_svc.formulas import directional_score, social_sentiment_score
+from aggregator_svc.samples import EngagedPosts
 from aggregator_svc.spikes import ViralSpikeDetector
 from aggregator_svc.volume import Volume, VolumeBaseline
 from sentimesh.native import SlideCount, WindowStats, WindowStore
@@ -17,32 +19,36 @@ from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
 from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject, Stage
 
 NEUTRAL = 0.5
+# Posts before a restart that a spike after it may show: more than two minutes of the 10,000 a minute we are built for.
+RESTORED_SAMPLES = 20_000
 
 
 class Sink(Protocol):
-    """Where results are kept; each call returns at once or waits for room, and never fails."""
+    """What readers see at once, and what replicas share; calls return at once and never fail."""
 
-    async def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
-        """Store live scores; ``received_at_ms``: when the posts that they show for the first time came in."""
+    def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
+        """Show live scores; ``received_at_ms``: when the posts that they show for the first time came in."""
 
-    async def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
-        """Store closed windows, and each symbol's mean of posts a window."""
+    def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
+        """Show closed windows, and each symbol's mean of posts a window."""
 
-    async def put_spikes(self, spikes: Sequence[ViralSpike]) -> None:
-        """Store spikes."""
+    async def claim_alert(self, symbol: str, detected_at_ms: int) -> bool:
+        """Say whether no replica has alerted the symbol within the cooldown; who is told yes has."""
+        ...
 
 
 class NoSink:
-    """Keeps nothing: for the stage of one gRPC stream."""
+    """Shows nothing: for the stage of one gRPC stream."""
 
-    async def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
+    def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
         """Do nothing."""
 
-    async def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
+    def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
         """Do nothing."""
 
-    async def put_spikes(self, spikes: Sequence[ViralSpike]) -> None:
-        """Do nothing."""
+    async def claim_alert(self, symbol: str, detected_at_ms: int) -> bool:
+        """Say yes."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,9 @@ class AggregatorStage(Stage[ScoredPost]):
             min_mentions=options.spike_min_mentions,
             cooldown_ms=options.cooldown_ms,
             window_ms=options.spike_window_ms,
+            slide_ms=options.slide_ms,
         )
+        self._engaged = EngagedPosts(options.slide_ms)
         self.baseline = VolumeBaseline(days=options.baseline_days, min_windows=options.baseline_min_windows)
         self._touched: dict[str, list[int]] = {}
         self._refreshed_ms = 0
@@ -119,66 +127,82 @@ class AggregatorStage(Stage[ScoredPost]):
             return []
         clock_ms = None if self._clock == "event" else self._now_ms()
         result = self._store.add_batch([delivery.message.SerializeToString() for delivery in batch], clock_ms)
+        events = groupby(result.events, key=itemgetter(0))
+        next_index, caused = next(events, (None, iter(())))
         outcomes: list[list[Outcome]] = []
         for index, (delivery, status) in enumerate(zip(batch, result.statuses, strict=True)):
-            scored = delivery.message
-            match status:
-                case "accepted":
-                    self._touched.setdefault(scored.post.symbol, []).append(scored.post.received_at_ms)
-                    outcomes.append([])
-                case "malformed":
-                    outcomes.append([Reject(result.errors[index])])
-                case reason:
-                    outcomes.append([Drop(scored.post.post_id, scored.post.symbol, reason, scored.credibility_score)])
-        for index, events in groupby(result.events, key=itemgetter(0)):
-            outcomes[index] += await self._take([event for _, event in events])
-        await self._refresh()
+            outcomes.append(self._outcomes(delivery.message, status, result.errors.get(index, "")))
+            if index == next_index:
+                outcomes[-1] += await self._take([event for _, event in caused])
+                next_index, caused = next(events, (None, iter(())))
+        outcomes[-1] += self._resolve()
+        self._refresh()
         return outcomes
+
+    def _outcomes(self, scored: ScoredPost, status: str, error: str) -> list[Outcome]:
+        match status:
+            case "accepted":
+                self._touched.setdefault(scored.post.symbol, []).append(scored.post.received_at_ms)
+                self._engaged.add(scored)
+                return []
+            case "malformed":
+                return [Reject(error)]
+            case reason:
+                return [Drop(scored.post.post_id, scored.post.symbol, reason, scored.credibility_score)]
 
     async def tick(self) -> Sequence[Outcome]:
         """Close what is due by the system clock and refresh live scores."""
         if self._clock == "event":
-            await self._refresh()
+            self._refresh()
             return []
         outcomes = await self._take(self._store.advance(self._now_ms()))
+        outcomes += self._resolve()
         if self._now_ms() >= self._swept_ms + self._options.slide_ms:
             # Every symbol, also without new posts: the trailing window moves on and old posts leave it.
             self._swept_ms = self._now_ms()
             for symbol in self._symbols:
                 self._touched.setdefault(symbol, [])
-        await self._refresh()
+        self._refresh()
         return outcomes
 
     def session(self) -> AggregatorStage:
         """Return a stage with windows of its own, on the event clock, that stores nothing."""
         return AggregatorStage(self._symbols, self._options, NoSink(), clock="event", now_ms=self._now_ms)
 
-    async def restore(self, messages: Sequence[bytes]) -> Sequence[Outcome]:
+    async def restore(self, batches: AsyncIterator[Sequence[bytes]]) -> Sequence[Outcome]:
         """Take posts of before a restart, oldest first, and return their windows again.
 
-        Storing them again changes nothing. Spikes are not alerted again; their cooldown goes on.
+        Storing them again changes nothing. Spikes are not alerted again; their cooldown goes on, and so does what
+        ends them.
         """
-        return await self._take([event for _, event in self._store.add_batch(messages, None).events], alert=False)
+        outcomes: list[Outcome] = []
+        latest: deque[bytes] = deque(maxlen=RESTORED_SAMPLES)
+        async for messages in batches:
+            result = self._store.add_batch(messages, None)
+            outcomes += await self._take([event for _, event in result.events], alert=False)
+            latest += [m for m, status in zip(messages, result.statuses, strict=True) if status == "accepted"]
+        for message in latest:
+            self._engaged.add(ScoredPost.FromString(message))
+        return outcomes
 
     async def finish(self) -> Sequence[Outcome]:
         """Close the windows that hold the last posts (the end of a replay) and refresh what is left."""
         if self._store.clock_ms is None:
             return []
-        await self._refresh(now=True)
+        self._refresh(now=True)
         end_ms = (self._store.clock_ms // self._options.window_ms + 1) * self._options.window_ms
-        return await self._take(self._store.advance(end_ms + self._options.allowed_lateness_ms))
+        outcomes = await self._take(self._store.advance(end_ms + self._options.allowed_lateness_ms))
+        return outcomes + self._resolve()
 
     async def _take(self, events: Sequence[WindowStats | SlideCount], *, alert: bool = True) -> list[Outcome]:
         outcomes: list[Outcome] = []
         windows: list[SentimentAggregate] = []
-        spikes: list[ViralSpike] = []
         for event in events:
             if isinstance(event, SlideCount):
                 # In the order of the windows, so that each is marked with the spikes known when it closed.
                 spike = self._detector.detect(event)
                 if spike is not None and alert:
-                    spikes.append(spike)
-                    outcomes.append(Forward(spike, spike.symbol, str(spike.detected_at_ms)))
+                    outcomes += await self._alert(spike)
             else:
                 volume = self.baseline.close(event.symbol, event.end_ms, event.post_count)
                 closed_ms = event.end_ms + self._options.allowed_lateness_ms
@@ -187,16 +211,32 @@ class AggregatorStage(Stage[ScoredPost]):
                 identity = f"{event.start_ms}:{event.revision}:{event.post_count}"
                 outcomes.append(Forward(aggregate, aggregate.symbol, identity))
         if windows:
-            await self._sink.put_windows(windows, {w.symbol: self.baseline.mean(w.symbol) for w in windows})
-        if spikes:
-            await self._sink.put_spikes(spikes)
-            if self._options.refresh_on_spike:
-                for spike in spikes:
-                    self._touched.setdefault(spike.symbol, [])
-                await self._refresh(now=True)
+            self._sink.put_windows(windows, {w.symbol: self.baseline.mean(w.symbol) for w in windows})
+        alerted = any(isinstance(o, Forward) and isinstance(o.message, ViralSpike) for o in outcomes)
+        if alerted and self._options.refresh_on_spike:
+            self._refresh(now=True)
         return outcomes
 
-    async def _refresh(self, *, now: bool = False) -> None:
+    async def _alert(self, spike: ViralSpike) -> list[Outcome]:
+        if not await self._sink.claim_alert(spike.symbol, spike.detected_at_ms):
+            self._detector.retract(spike)
+            return []
+        self._touched.setdefault(spike.symbol, [])
+        message = ViralSpike()
+        message.CopyFrom(spike)
+        start_ms = spike.detected_at_ms - self._options.spike_window_ms
+        message.sample_posts.extend(self._engaged.top(spike.symbol, start_ms, spike.detected_at_ms))
+        return [Forward(message, spike.symbol, str(spike.detected_at_ms))]
+
+    def _resolve(self) -> list[Outcome]:
+        if self._store.clock_ms is None:
+            return []
+        return [
+            Forward(over, over.symbol, f"{over.detected_at_ms}:{over.resolved_at_ms}")
+            for over in self._detector.resolve(self._store.clock_ms)
+        ]
+
+    def _refresh(self, *, now: bool = False) -> None:
         wall_ms = self._now_ms()
         clock_ms = self._store.clock_ms if self._clock == "event" else wall_ms
         due = now or wall_ms >= self._refreshed_ms + self._options.live_refresh_ms
@@ -209,7 +249,7 @@ class AggregatorStage(Stage[ScoredPost]):
             # The end is exclusive, and a post of this very millisecond belongs in.
             for stats in self._store.live(list(touched), clock_ms + 1)
         ]
-        await self._sink.put_live(aggregates, [received for posts in touched.values() for received in posts])
+        self._sink.put_live(aggregates, [received for posts in touched.values() for received in posts])
 
     def _aggregate(
         self, stats: WindowStats, volume: Volume, updated_at_ms: int, *, live: bool = False

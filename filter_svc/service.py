@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+
+from google.protobuf.message import DecodeError
 
 from filter_svc.credibility import Credibility, compute_credibility
 from filter_svc.known_bots import KnownBots
@@ -24,6 +26,14 @@ def _fault(post: SocialPost) -> str | None:
     if not SYMBOL.fullmatch(post.symbol):
         return f"post {post.post_id} has the symbol {post.symbol!r}, which does not match ^[A-Z0-9]{{1,20}}$"
     return None
+
+
+def _post(message: bytes) -> SocialPost | None:
+    try:
+        post = SocialPost.FromString(message)
+    except DecodeError:
+        return None
+    return post if _fault(post) is None else None
 
 
 class FilterStage(Stage[SocialPost]):
@@ -67,6 +77,13 @@ class FilterStage(Stage[SocialPost]):
 
     async def tick(self) -> Sequence[Outcome]:
         """Return nothing: the filter does nothing by the clock."""
+        return ()
+
+    async def restore(self, batches: AsyncIterator[Sequence[bytes]]) -> Sequence[Outcome]:
+        """Take posts of before a restart, oldest first: what they say is not original any more. Nothing comes of it."""
+        async for messages in batches:
+            posts = [post for message in messages if (post := _post(message)) is not None]
+            self._copies(posts)
         return ()
 
     def session(self) -> FilterStage:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
+import asyncpg
 import redis.asyncio
 import structlog
+from google.protobuf.message import Message
+from prometheus_client import Histogram
 
 from aggregator_svc.service import AggregatorOptions, AggregatorStage, Sink
 from filter_svc.known_bots import RedisKnownBots
 from filter_svc.service import FilterStage
+from gateway_svc.history import SentimentHistory
 from gateway_svc.reader import SentimentReader
 from gateway_svc.service import SentimentGateway
 from ingest_svc.claims import RedisClaims
@@ -18,17 +23,23 @@ from ingest_svc.service import IngestStage
 from scorer_svc.model_store import load_model
 from scorer_svc.sentiment import ModelError, SentimentModel
 from scorer_svc.service import ScorerStage
-from sentimesh.bus import LIVE_SUBJECT, Bus
+from sentimesh.bus import AGGREGATES, LIVE_SUBJECT, VIRAL_ALERTS, Bus, Topic
+from sentimesh.errors import StorageUnavailableError
+from sentimesh.pb.pipeline_pb2 import ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
 from sentimesh.settings import Model, Settings
 from sentimesh.storage.cache import SentimentCache
+from sentimesh.storage.influx import InfluxStore
 from sentimesh.storage.postgres import AggregateStore
+from sentimesh.storage.writers import LiveSink, WriterStage, spike_key, window_key
 from sentimesh.symbols import TrackedExtractor, load_assets
 from sentimesh.telemetry import Metrics
+from sentimesh.webhook import Webhook
 
 log = structlog.get_logger(__name__)
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 LIVE_UPDATES_HELD = 1000
 # What stands in for a configured model that does not load, best first.
 SHIPPED_MODELS = ("sentimesh-base", "sentimesh-mini")
@@ -113,11 +124,82 @@ def aggregator_options(settings: Settings) -> AggregatorOptions:
     )
 
 
-def aggregator(settings: Settings, options: AggregatorOptions, sink: Sink, start_ms: int | None) -> AggregatorStage:
-    """Return the aggregator stage; see :class:`AggregatorStage` for ``start_ms``."""
-    return AggregatorStage(
-        settings.symbols, options, sink, clock=settings.aggregation.clock, now_ms=now_ms, start_ms=start_ms
+def aggregator(
+    settings: Settings, options: AggregatorOptions, symbols: Sequence[str], sink: Sink, start_ms: int | None
+) -> AggregatorStage:
+    """Return the aggregator stage of these symbols; see :class:`AggregatorStage` for ``start_ms``."""
+    return AggregatorStage(symbols, options, sink, clock=settings.aggregation.clock, now_ms=now_ms, start_ms=start_ms)
+
+
+def live_sink(
+    metrics: Metrics,
+    bus: Bus,
+    cache: SentimentCache,
+    *,
+    on_live: Callable[[Sequence[SentimentAggregate]], None],
+    on_visible: Callable[[Sequence[int]], None],
+) -> LiveSink:
+    """Return the aggregator's sink: Redis, then whoever watches."""
+
+    async def shown(aggregates: Sequence[SentimentAggregate]) -> None:
+        for aggregate in aggregates:
+            metrics.aggregate(aggregate)
+            await bus.publish_live(aggregate)
+        on_live(aggregates)
+
+    def visible(latencies_ms: Sequence[int]) -> None:
+        for latency in latencies_ms:
+            metrics.visible_latency.observe(latency)
+        on_visible(latencies_ms)
+
+    def failed(error: StorageUnavailableError) -> None:
+        metrics.writer_errors.labels("redis").inc()
+        log.warning("writer.waiting", backend="redis", error=str(error))
+
+    return LiveSink(cache, now_ms=now_ms, on_live=shown, on_visible=visible, on_error=failed)
+
+
+def posts_writer(store: InfluxStore, metrics: Metrics) -> WriterStage[ScoredPost]:
+    """Return the writer of scored posts to the time series."""
+    return WriterStage(
+        store.write_scored,
+        key=lambda scored: (scored.post.post_id, scored.post.symbol),
+        on_written=metrics.influxdb_latency.observe,
     )
+
+
+Writer = tuple[str, Topic, type[Message], WriterStage[Any]]
+
+
+def writers(
+    settings: Settings, metrics: Metrics, pool: asyncpg.Pool[Any], series: InfluxStore | None
+) -> Sequence[Writer]:
+    """Return the writers of closed windows and spikes: name, topic, message type, stage."""
+
+    def windows(
+        write: Callable[[Sequence[SentimentAggregate]], Awaitable[object]], latency: Histogram
+    ) -> WriterStage[Any]:
+        return WriterStage(write, key=window_key, on_written=latency.observe)
+
+    def spikes(write: Callable[[Sequence[ViralSpike]], Awaitable[object]], latency: Histogram) -> WriterStage[Any]:
+        return WriterStage(write, key=spike_key, on_written=latency.observe)
+
+    store = AggregateStore(pool)
+    found: list[Writer] = [
+        ("postgresql-windows", AGGREGATES, SentimentAggregate, windows(store.upsert_windows, metrics.postgres_latency)),
+        ("postgresql-spikes", VIRAL_ALERTS, ViralSpike, spikes(store.upsert_spikes, metrics.postgres_latency)),
+    ]
+    if series is not None:
+        latency = metrics.influxdb_latency
+        found += [
+            ("influxdb-windows", AGGREGATES, SentimentAggregate, windows(series.write_windows, latency)),
+            ("influxdb-spikes", VIRAL_ALERTS, ViralSpike, spikes(series.write_spikes, latency)),
+        ]
+    options = settings.viral_detection
+    if options.webhook_url is not None:
+        hook = Webhook(options.webhook_url, options.webhook_min_ratio, now_ms)
+        found.append(("webhook", VIRAL_ALERTS, ViralSpike, WriterStage(hook.send, key=spike_key)))
+    return found
 
 
 def gateway(
@@ -145,6 +227,7 @@ def gateway(
 
     return SentimentGateway(
         reader,
+        SentimentHistory(store, now_ms=now_ms),
         live,
         {asset.symbol: asset.name for asset in load_assets(settings.symbols)},
         on_answer=lambda symbol, _source: metrics.answers.labels(symbol).inc(),

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import sys
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +21,7 @@ import stamina
 import structlog
 from google.protobuf.message import Message
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 from pydantic import SecretStr
 
@@ -34,6 +37,11 @@ REASON_HEADER = "Sentimesh-Reason"
 DUPLICATE_WINDOW_SECONDS = 600.0
 CONNECT_SECONDS = 10.0
 CONFIRM_SECONDS = 30.0
+EXPIRE_SECONDS = 0.1
+EXPIRED_SECONDS = 0.5
+LOOK_SECONDS = 0.5
+READ_BACK_BATCH = 1000
+READ_BACK_SECONDS = 30.0
 UNCONFIRMED = (nats.errors.Error, OSError, TimeoutError)
 # Subject, message, message id, further headers.
 Publication = tuple[str, Message, str, Mapping[str, str]]
@@ -42,16 +50,29 @@ LIVE_SUBJECT = "social.live"
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One JetStream stream and the prefix of its subjects."""
+    """One JetStream stream and the prefix of its subjects.
+
+    A partitioned one stores ``{prefix}.{symbol}`` as ``{prefix}.{partition}.{symbol}``.
+    """
 
     stream: str
     prefix: str
+    partitioned: bool = False
+
+    @property
+    def stored_subjects(self) -> str:
+        """Every subject under which the stream stores messages."""
+        return f"{self.prefix}.*.*" if self.partitioned else f"{self.prefix}.*"
+
+    def published_subject(self, stored: str) -> str:
+        """Return the subject under which a message was published."""
+        return f"{self.prefix}.{stored.rsplit('.', 1)[1]}" if self.partitioned else stored
 
 
 RAW = Topic("SOCIAL_RAW", "social.raw")
 NORMALIZED = Topic("SOCIAL_NORMALIZED", "social.normalized")
 FILTERED = Topic("SOCIAL_FILTERED", "social.filtered")
-SCORED = Topic("SOCIAL_SCORED", "social.scored")
+SCORED = Topic("SOCIAL_SCORED", "social.scored", partitioned=True)
 AGGREGATES = Topic("SOCIAL_AGGREGATES", "social.aggregates")
 VIRAL_ALERTS = Topic("SOCIAL_VIRAL_ALERTS", "social.viral-alerts")
 DEAD_LETTERS = Topic("SOCIAL_DLQ", "social.dlq")
@@ -69,6 +90,14 @@ TOPIC_OF: Mapping[type[Message], Topic] = {
 }
 
 
+def partition_of(symbol: str, partitions: int) -> int:
+    """Return the partition, 0 to ``partitions`` - 1, that the broker's ``partition()`` gives a symbol (FNV-1a)."""
+    digest = 0x811C9DC5
+    for byte in symbol.encode():
+        digest = (digest ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return digest % partitions
+
+
 class BusUnavailableError(SentimeshError):
     """The broker does not answer or does not do JetStream."""
 
@@ -76,11 +105,16 @@ class BusUnavailableError(SentimeshError):
 class Bus:
     """A connection to the broker. Use as an async context manager."""
 
-    def __init__(self, url: SecretStr, *, max_inflight: int = 256, retention_hours: int = 168) -> None:
-        """``max_inflight``: unconfirmed publishes at a time; ``retention_hours``: maximum age of every stream."""
+    def __init__(
+        self, url: SecretStr, *, max_inflight: int = 256, retention_hours: int = 168, partitions: int = 20
+    ) -> None:
+        """``max_inflight``: unconfirmed publishes at a time; ``retention_hours``: maximum age of every stream;
+        ``partitions``: of the streams that are partitioned by symbol.
+        """
         self._url = url
+        self._partitions = partitions
         self._retention_seconds = retention_hours * 3600.0
-        self._max_inflight = max_inflight
+        self._inflight = asyncio.Semaphore(max_inflight)
         self._client = Client()
         self._jetstream: JetStreamContext | None = None
 
@@ -93,11 +127,14 @@ class Bus:
                 connect_timeout=5,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=1,
+                # Nothing is held back for a broker that is away: it would overtake what was lost on the way.
+                pending_size=0,
                 allow_reconnect=True,
                 error_cb=self._on_error,
             )
             await asyncio.wait_for(connecting, CONNECT_SECONDS)
-            self._jetstream = self._client.jetstream(timeout=10, publish_async_max_pending=self._max_inflight)
+            # Its own limit never frees the place of a message that was lost; ours does.
+            self._jetstream = self._client.jetstream(timeout=10, publish_async_max_pending=sys.maxsize)
             await self.ensure_streams()
         except (OSError, TimeoutError, nats.errors.Error) as error:
             await self._close()
@@ -126,6 +163,11 @@ class Bus:
         return self._client.is_connected
 
     @property
+    def connections(self) -> int:
+        """How many times the connection has been made again: when it rises, messages on their way were lost."""
+        return int(self._client.stats["reconnects"])
+
+    @property
     def client(self) -> Client:
         """The plain NATS connection, for subjects that are not kept (live updates)."""
         return self._client
@@ -147,6 +189,12 @@ class Bus:
                 max_age=self._retention_seconds,
                 duplicate_window=DUPLICATE_WINDOW_SECONDS,
                 allow_direct=True,
+                subject_transform=api.SubjectTransform(
+                    src=f"{topic.prefix}.*",
+                    dest=f"{topic.prefix}.{{{{partition({self._partitions},1)}}}}.{{{{wildcard(1)}}}}",
+                )
+                if topic.partitioned
+                else None,
             )
             try:
                 await self.jetstream.add_stream(config)
@@ -154,32 +202,55 @@ class Bus:
                 # It is there with other settings: the name decides, the settings follow.
                 await self.jetstream.update_stream(config)
 
-    async def subscribe(
-        self, topic: Topic, durable: str, *, ack_wait_seconds: float, max_ack_pending: int
-    ) -> JetStreamContext.PullSubscription:
-        """Return the pull subscription of a durable consumer that all replicas of a stage share."""
-        config = api.ConsumerConfig(
-            durable_name=durable,
-            ack_policy=api.AckPolicy.EXPLICIT,
-            ack_wait=ack_wait_seconds,
-            max_ack_pending=max_ack_pending,
-            # Endless here: the stage host dead-letters what keeps failing, JetStream would only fall silent.
-            max_deliver=-1,
-            filter_subject=f"{topic.prefix}.*",
-        )
+    async def take_consumer(
+        self, topic: Topic, durable: str, *, ack_wait_seconds: float, max_ack_pending: int, subjects: Sequence[str] = ()
+    ) -> None:
+        """Create a durable consumer, or bring it to this configuration, and have what is unfinished come first.
+
+        What an earlier subscriber got and did not acknowledge is delivered again, in the order of the stream and at
+        once: it is taken for dead. One that lives works on, and what both do is stored once. ``subjects``: stored
+        subjects to deliver, all of them when empty.
+        """
+        config = _consumer(topic, durable, subjects).evolve(ack_wait=ack_wait_seconds, max_ack_pending=max_ack_pending)
+        with contextlib.suppress(nats.js.errors.NotFoundError):
+            known = await self.jetstream.consumer_info(topic.stream, durable)
+            # Where it began is not to be changed any more.
+            config.deliver_policy = known.config.deliver_policy
+            config.opt_start_seq = known.config.opt_start_seq
+            if known.num_ack_pending:
+                # JetStream puts a message back into its place once ack_wait is over, so for a moment it is short.
+                await self.jetstream.add_consumer(topic.stream, config.evolve(ack_wait=EXPIRE_SECONDS))
+                await asyncio.sleep(EXPIRED_SECONDS)
         await self.jetstream.add_consumer(topic.stream, config)
-        return await self.jetstream.pull_subscribe_bind(durable, stream=topic.stream)
+
+    async def ensure_consumer(self, topic: Topic, durable: str, subjects: Sequence[str], start_after: int) -> None:
+        """Create a durable consumer that begins after that stream sequence, if it is not there."""
+        try:
+            await self.jetstream.consumer_info(topic.stream, durable)
+        except nats.js.errors.NotFoundError:
+            config = _consumer(topic, durable, subjects)
+            if start_after:
+                config.deliver_policy = api.DeliverPolicy.BY_START_SEQUENCE
+                config.opt_start_seq = start_after + 1
+            await self.jetstream.add_consumer(topic.stream, config)
 
     async def publish(
         self, subject: str, message: Message, message_id: str, headers: Mapping[str, str] | None = None
     ) -> asyncio.Future[api.PubAck]:
-        """Send one message and return the future of its confirmation; waits while ``max_inflight`` are unconfirmed."""
-        return await self.jetstream.publish_async(
-            subject,
-            message.SerializeToString(),
-            wait_stall=60,
-            headers={MESSAGE_ID_HEADER: message_id, **(headers or {})},
-        )
+        """Send one message and return the future of its confirmation; waits while ``max_inflight`` are unconfirmed.
+
+        Raises nats.errors.Error while the broker is away. A future that is given up on must be cancelled.
+        """
+        await self._inflight.acquire()
+        try:
+            sent = await self.jetstream.publish_async(
+                subject, message.SerializeToString(), headers={MESSAGE_ID_HEADER: message_id, **(headers or {})}
+            )
+        except BaseException:
+            self._inflight.release()
+            raise
+        sent.add_done_callback(lambda _sent: self._inflight.release())
+        return sent
 
     async def publish_confirmed(self, messages: Sequence[Publication]) -> None:
         """Publish in order and wait until each is stored, trying again what fails.
@@ -190,7 +261,7 @@ class Bus:
         if not rest:
             return
         async for attempt in stamina.retry_context(
-            on=BusUnavailableError, attempts=None, timeout=None, wait_initial=0.1, wait_max=5.0
+            on=BusUnavailableError, attempts=None, timeout=None, wait_initial=0.1, wait_max=1.0, wait_jitter=0.5
         ):
             with attempt:
                 rest = await self._publish_all(rest)
@@ -200,18 +271,28 @@ class Bus:
                     )
 
     async def _publish_all(self, messages: Sequence[Publication]) -> list[Publication]:
-        """Publish and wait; return those that were not confirmed."""
+        """Publish and wait; return those that were not confirmed, in order."""
+        connections = self.connections
         sent: list[tuple[Publication, asyncio.Future[api.PubAck]]] = []
-        failed: list[Publication] = []
-        for message in messages:
+        unsent: list[Publication] = []
+        for index, message in enumerate(messages):
             try:
                 sent.append((message, await self.publish(*message)))
             except UNCONFIRMED:
-                failed.append(message)
-        if sent:
-            await asyncio.wait([future for _, future in sent], timeout=CONFIRM_SECONDS)
-        failed += [m for m, future in sent if not future.done() or future.cancelled() or future.exception()]
-        return failed
+                # Those behind it wait, or they would overtake it.
+                unsent = list(messages[index:])
+                break
+        await self._settled([future for _, future in sent], connections)
+        return [m for m, future in sent if future.cancelled() or future.exception()] + unsent
+
+    async def _settled(self, futures: Sequence[asyncio.Future[api.PubAck]], connections: int) -> None:
+        """Wait for confirmations; cancel those that will not come, because the connection they went by is gone."""
+        waiting = {future for future in futures if not future.done()}
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        while waiting and time.monotonic() < deadline and self.connected and self.connections == connections:
+            _, waiting = await asyncio.wait(waiting, timeout=LOOK_SECONDS)
+        for future in waiting:
+            future.cancel()
 
     async def publish_live(self, aggregate: SentimentAggregate) -> None:
         """Send a live score to whoever watches; it is not kept, the next one replaces it."""
@@ -232,32 +313,78 @@ class Bus:
             return 0
         return info.ack_floor.stream_seq if info.ack_floor else 0
 
-    async def read_back(self, topic: Topic, since: dt.datetime, through_sequence: int) -> AsyncIterator[list[bytes]]:
-        """Yield batches of what the stream got since then, up to and with that sequence number, oldest first."""
+    async def read_back(
+        self, topic: Topic, since: dt.datetime | None, through_sequence: int, subjects: Sequence[str] = ()
+    ) -> AsyncIterator[list[tuple[str, int, bytes]]]:
+        """Yield batches of what the stream got since then, up to and with that sequence number, oldest first.
+
+        ``since`` None is the beginning; ``subjects``: stored subjects to read, all of them when empty. Each message as
+        its stored subject, its sequence number and its data. Raises BusUnavailableError when the broker stops in the
+        midst of it.
+        """
         if through_sequence <= 0:
             return
+        # Pushed to a callback, not pulled: six times as fast. The broker waits for our answers to its flow control.
+        arrived: asyncio.Queue[Msg] = asyncio.Queue()
+        inbox = self._client.new_inbox()
+        subscription = await self._client.subscribe(
+            inbox, cb=arrived.put, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
         info = await self.jetstream.add_consumer(
             topic.stream,
             api.ConsumerConfig(
-                deliver_policy=api.DeliverPolicy.BY_START_TIME,
+                deliver_policy=api.DeliverPolicy.BY_START_TIME if since else api.DeliverPolicy.ALL,
                 opt_start_time=since,
+                filter_subjects=list(subjects) or [topic.stored_subjects],
                 ack_policy=api.AckPolicy.NONE,
+                deliver_subject=inbox,
+                flow_control=True,
+                idle_heartbeat=1.0,
                 inactive_threshold=60.0,
                 mem_storage=True,
             ),
         )
-        subscription = await self.jetstream.pull_subscribe_bind(info.name, stream=topic.stream)
+        batch: list[tuple[str, int, bytes]] = []
+        remaining = info.num_pending or 0
         try:
-            remaining = (info.num_pending or 0) > 0
             while remaining:
-                try:
-                    messages = await subscription.fetch(1000, timeout=5)
-                except TimeoutError:
-                    return
-                batch = [m.data for m in messages if m.metadata.sequence.stream <= through_sequence]
-                if batch:
+                if arrived.empty():
+                    message = await asyncio.wait_for(arrived.get(), READ_BACK_SECONDS)
+                else:
+                    message = arrived.get_nowait()
+                if not message.reply.startswith("$JS.ACK."):
+                    if message.reply:
+                        await message.respond(b"")
+                    continue
+                # $JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<sequence>.<time>.<pending>, from the end:
+                # newer servers may put a domain in.
+                numbers = message.reply.rsplit(".", 4)
+                sequence, remaining = int(numbers[1]), int(numbers[4])
+                if sequence <= through_sequence:
+                    batch.append((message.subject, sequence, message.data))
+                if sequence >= through_sequence:
+                    break
+                if len(batch) == READ_BACK_BATCH:
                     yield batch
-                last = messages[-1].metadata
-                remaining = last.sequence.stream < through_sequence and last.num_pending > 0
+                    batch = []
+            if batch:
+                yield batch
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise BusUnavailableError(
+                f"NATS stopped while {topic.stream} was read back ({type(error).__name__}): "
+                "check the server of nats.url"
+            ) from error
         finally:
-            await self.jetstream.delete_consumer(topic.stream, info.name)
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
+                await self.jetstream.delete_consumer(topic.stream, info.name)
+
+
+def _consumer(topic: Topic, durable: str, subjects: Sequence[str]) -> api.ConsumerConfig:
+    return api.ConsumerConfig(
+        durable_name=durable,
+        ack_policy=api.AckPolicy.EXPLICIT,
+        # Endless here: the stage host dead-letters what keeps failing, JetStream would only fall silent.
+        max_deliver=-1,
+        filter_subjects=list(subjects) or [topic.stored_subjects],
+    )

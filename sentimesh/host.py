@@ -2,25 +2,28 @@
 
 A worker pulls a batch from JetStream, has the stage process it, publishes the outcomes with a message id and
 acknowledges the batch only once they are stored. While one batch is being confirmed the next is processed;
-results are published in the order of the inputs.
+results are published in the order of the inputs. After a crash the unfinished messages come first and in order, so
+that the next stage sees what it would have seen without the crash.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import nats.errors
+import stamina
 import structlog
 from google.protobuf.message import DecodeError, Message
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from sentimesh.bus import DEAD_LETTERS, REASON_HEADER, TOPIC_OF, Bus, Publication, Topic
-from sentimesh.errors import SentimeshError
+from sentimesh.errors import SentimeshError, StorageRefusedError
 from sentimesh.pb.pipeline_pb2 import DeadLetter
 from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject, Stage
 from sentimesh.telemetry import Metrics, Tracing
@@ -29,9 +32,13 @@ log = structlog.get_logger(__name__)
 
 FETCH_SECONDS = 0.2
 TICK_SECONDS = 1.0
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 2.0
 # Batches of one stage that may wait for their confirmation while the next is processed.
 BATCHES_IN_FLIGHT = 4
+
+
+def _is_outage(error: Exception) -> bool:
+    return isinstance(error, SentimeshError) and not isinstance(error, StorageRefusedError)
 
 
 class Observer(Protocol):
@@ -44,12 +51,12 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """How a worker pulls: messages a batch, seconds until the broker hands an unfinished one out again,
-    and how many times it is handed out before it is a dead letter.
+    """How a worker pulls: messages a batch, seconds until the broker takes a worker for dead and hands its messages
+    to another, and how many times one is handed out before it is suspected of killing its worker.
     """
 
     batch_size: int = 200
-    ack_wait_seconds: float = 120.0
+    ack_wait_seconds: float = 30.0
     max_deliver: int = 5
 
 
@@ -76,11 +83,20 @@ class StageWorker:
         tracing: Tracing,
         observers: Sequence[Observer] = (),
         config: WorkerConfig | None = None,
+        durable: str | None = None,
+        subjects: Sequence[str] = (),
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
+        """``durable``: name of the consumer shared by all replicas that name it, the stage's by default; ``subjects``:
+        stored subjects to work on, all of the topic by default.
+        """
         self.name = name
         self.stage = stage
         self.topic = topic
+        self.durable = durable or name
+        self._subjects = subjects
+        self._held: dict[int, Msg] = {}
+        self._connections = 0
         self._bus = bus
         self._input_type = input_type
         self._metrics = metrics
@@ -89,28 +105,23 @@ class StageWorker:
         self._config = config or WorkerConfig()
         self._now_ms = now_ms
 
-    @property
-    def durable(self) -> str:
-        """Name of the durable consumer that all replicas share."""
-        return self.name
-
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; what has been pulled by then is finished first."""
-        subscription = await self._bus.subscribe(
-            self.topic,
-            self.durable,
-            ack_wait_seconds=self._config.ack_wait_seconds,
-            max_ack_pending=self._config.batch_size * (BATCHES_IN_FLIGHT + 3),
-        )
+        await self._take_consumer()
+        subscription = await self._bus.jetstream.pull_subscribe_bind(self.durable, stream=self.topic.stream)
         confirming: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue(BATCHES_IN_FLIGHT)
         next_tick = time.monotonic() + TICK_SECONDS
         previous: asyncio.Task[None] | None = None
         async with asyncio.TaskGroup() as group:
+            holding = group.create_task(self._hold())
             fetching: asyncio.Task[list[Msg]] | None = group.create_task(self._fetch(subscription))
             while fetching is not None:
                 messages = await fetching
                 # The next batch is on its way while this one is processed; none is asked for after the stop.
                 fetching = None if stop.is_set() else group.create_task(self._fetch(subscription))
+                if any(self._is_suspect(message) for message in messages):
+                    await self._one_by_one(messages, previous)
+                    messages = []
                 inputs = await self._process(messages) if messages else []
                 ticked: Sequence[Outcome] = ()
                 if time.monotonic() >= next_tick:
@@ -121,20 +132,71 @@ class StageWorker:
                     if confirming.full():
                         await confirming.get_nowait()
                     confirming.put_nowait(previous)
+            while not confirming.empty():
+                await confirming.get_nowait()
+            holding.cancel()
         log.info("stage.drained", stage=self.name)
 
     async def publish(self, outcomes: Sequence[Outcome]) -> None:
         """Publish outcomes that no message brought about (the end of a replay) and wait until they are stored."""
         await self._confirm([], outcomes, None)
 
+    async def publish_again(self, outcomes: Sequence[Outcome]) -> None:
+        """Publish what an earlier run may not have published, without counting it again."""
+        await self._bus.publish_confirmed([self._forward(o, {}) for o in outcomes if isinstance(o, Forward)])
+
+    async def _take_consumer(self) -> None:
+        connections = self._bus.connections
+        await self._bus.take_consumer(
+            self.topic,
+            self.durable,
+            ack_wait_seconds=self._config.ack_wait_seconds,
+            max_ack_pending=self._config.batch_size * (BATCHES_IN_FLIGHT + 3),
+            subjects=self._subjects,
+        )
+        self._connections = connections
+
     async def _fetch(self, subscription: JetStreamContext.PullSubscription) -> list[Msg]:
         try:
+            if self._connections != self._bus.connections:
+                # What was on its way to us is lost, and has to come again before what follows it.
+                await self._take_consumer()
             messages: list[Msg] = await subscription.fetch(self._config.batch_size, timeout=FETCH_SECONDS)
         except (TimeoutError, nats.errors.Error):
             if not self._bus.connected:
                 await asyncio.sleep(FETCH_SECONDS)
             return []
+        if self._connections != self._bus.connections:
+            return []
+        self._held.update((message.metadata.sequence.stream, message) for message in messages)
         return messages
+
+    async def _hold(self) -> None:
+        """Keep what is being worked on from being handed out again while this takes long (an outage is waited for)."""
+        while True:
+            await asyncio.sleep(self._config.ack_wait_seconds / 3)
+            for message in list(self._held.values()):
+                # The broker away: it hands the message out again, and the outcome is stored once all the same.
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    await message.in_progress()
+
+    def _is_suspect(self, message: Msg) -> bool:
+        return message.metadata.num_delivered > self._config.max_deliver
+
+    async def _one_by_one(self, messages: Sequence[Msg], previous: asyncio.Task[None] | None) -> None:
+        """Finish each message before the next is begun.
+
+        Many deliveries mean that the worker died of one of these, over and over, without a word. If it does again, the
+        first message that is not finished is to blame: next time that one is a dead letter, and no other.
+        """
+        for number, message in enumerate(messages):
+            deliveries = message.metadata.num_delivered
+            if number == 0 and deliveries > self._config.max_deliver + 1:
+                reason = f"not finished in {deliveries - 1} deliveries"
+                inputs = [_Input(message, (Reject(reason),), {}, None)]
+            else:
+                inputs = await self._process([message])
+            await self._confirm(inputs, (), previous)
 
     async def _process(self, messages: Sequence[Msg]) -> list[_Input]:
         inputs: list[_Input] = []
@@ -144,9 +206,6 @@ class StageWorker:
             sequence = message.metadata.sequence.stream
             entry = _Input(message, (), {}, None)
             inputs.append(entry)
-            if message.metadata.num_delivered > self._config.max_deliver:
-                entry.outcomes = (Reject(f"not finished in {self._config.max_deliver} deliveries"),)
-                continue
             try:
                 decoded = self._input_type.FromString(message.data)
             except DecodeError as error:
@@ -167,22 +226,36 @@ class StageWorker:
         """Process a batch, again after an outage; a message that fails alone becomes a dead letter."""
         if not deliveries:
             return []
-        while True:
-            try:
-                return await self.stage.process(deliveries)
-            except SentimeshError as error:
-                # Something it needs is away: wait, and with it everything behind (back-pressure).
-                self._metrics.stage_errors.labels(self.name).inc()
-                log.warning("stage.waiting", stage=self.name, error=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
-            except Exception as error:
-                self._metrics.stage_errors.labels(self.name).inc()
+        try:
+            return await self._process_through_outages(deliveries)
+        except Exception as error:
+            refused = isinstance(error, StorageRefusedError)
+            self._metrics.stage_errors.labels(self.name).inc()
+            if refused:
+                log.warning("stage.refused", stage=self.name, messages=len(deliveries), error=str(error))
+            else:
                 log.exception("stage.failed", stage=self.name, messages=len(deliveries))
-                if len(deliveries) == 1:
-                    return [[Reject(f"{self.name} failed on it: {type(error).__name__}: {error}")]]
-                break
+            if len(deliveries) == 1:
+                reason = str(error) if refused else f"{self.name} failed on it: {type(error).__name__}: {error}"
+                return [[Reject(reason)]]
         middle = len(deliveries) // 2
         return [*await self._outcomes(deliveries[:middle]), *await self._outcomes(deliveries[middle:])]
+
+    async def _process_through_outages(self, deliveries: Sequence[Delivery[Message]]) -> Sequence[Sequence[Outcome]]:
+        outcomes: Sequence[Sequence[Outcome]] = []
+        async for attempt in stamina.retry_context(
+            on=_is_outage, attempts=None, timeout=None, wait_initial=0.1, wait_max=RETRY_SECONDS, wait_jitter=0.5
+        ):
+            with attempt:
+                try:
+                    outcomes = await self.stage.process(deliveries)
+                except SentimeshError as error:
+                    if _is_outage(error):
+                        # Something it needs is away: wait, and with it everything behind (back-pressure).
+                        self._metrics.stage_errors.labels(self.name).inc()
+                        log.warning("stage.waiting", stage=self.name, error=str(error))
+                    raise
+        return outcomes
 
     async def _tick(self) -> Sequence[Outcome]:
         try:
@@ -203,7 +276,10 @@ class StageWorker:
         await self._bus.publish_confirmed(publications)
         for entry in inputs:
             self._account(entry.decoded, entry.outcomes)
-            await entry.message.ack()
+            # Lost with the connection: the message comes again, and its outcome is stored once all the same.
+            with contextlib.suppress(nats.errors.Error):
+                await entry.message.ack()
+            self._held.pop(entry.message.metadata.sequence.stream, None)
         if ticked:
             self._account(None, ticked)
 
@@ -233,7 +309,7 @@ class StageWorker:
         sequence = message.metadata.sequence.stream
         letter = DeadLetter(
             stage=self.name,
-            subject=message.subject,
+            subject=self.topic.published_subject(message.subject),
             reason=reason,
             payload=message.data,
             failed_at_ms=self._now_ms(),

@@ -79,9 +79,17 @@ class Ledger:
                 case Forward(message=SentimentAggregate() as aggregate):
                     self.windows.add((aggregate.symbol, aggregate.window_start_ms))
                 case Forward(message=ViralSpike() as spike):
-                    self.spikes.append(spike)
+                    self._spike(spike)
                 case Forward():
                     pass
+
+    def _spike(self, spike: ViralSpike) -> None:
+        """Note a spike, or when one that is known was over."""
+        for known in self.spikes:
+            if (known.symbol, known.detected_at_ms) == (spike.symbol, spike.detected_at_ms):
+                known.resolved_at_ms = max(known.resolved_at_ms, spike.resolved_at_ms)
+                return
+        self.spikes.append(spike)
 
     def on_visible(self, latencies_ms: Iterable[int]) -> None:
         """Note how long posts took from received to score readable in Redis, milliseconds."""

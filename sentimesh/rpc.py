@@ -141,6 +141,10 @@ def add_stage(server: grpc.aio.Server, name: str, stage: Stage[Any]) -> str:
     raise ValueError(f"{name} has no stage service")
 
 
+def _status(*, serving: bool) -> health_pb2.HealthCheckResponse.ServingStatus.ValueType:
+    return health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+
+
 class RpcServer:
     """One listening port: services, health and reflection. Health starts as NOT_SERVING."""
 
@@ -176,12 +180,19 @@ class RpcServer:
 
     async def set_serving(self, *, serving: bool) -> None:
         """Answer health checks with SERVING or NOT_SERVING."""
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in self._services:
-            await self._health.set(service, status)
+            await self._health.set(service, _status(serving=serving))
 
-    async def watch(self, checks: Mapping[str, Callable[[], Awaitable[bool]]], stop: asyncio.Event) -> None:
-        """Keep health at SERVING exactly while every dependency's check says yes, until ``stop``."""
+    async def watch(
+        self,
+        checks: Mapping[str, Callable[[], Awaitable[bool]]],
+        stop: asyncio.Event,
+        on_check: Callable[..., None] = lambda _name, *, up: None,
+    ) -> None:
+        """Keep health at SERVING exactly while every dependency's check says yes, until ``stop``.
+
+        Each dependency has a health service of its own name as well. ``on_check`` is told its name and ``up``.
+        """
         before: set[str] | None = None
         while not stop.is_set():
             failing = set()
@@ -194,6 +205,8 @@ class RpcServer:
                     healthy = False
                 if not healthy:
                     failing.add(name)
+                on_check(name, up=healthy)
+                await self._health.set(name, _status(serving=healthy))
             if failing != before:
                 await self.set_serving(serving=not failing)
                 if failing or before:

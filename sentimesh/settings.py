@@ -37,7 +37,10 @@ DEFAULT_SYMBOLS = [
 RAW_TOPICS = [f"social.raw.{name}" for name in ("twitter", "reddit", "telegram", "discord")]
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_KEYS = frozenset(
-    {"bearer_token", "client_id", "client_secret", "api_id", "api_hash", "bot_token", "api_key", "token", "url", "dsn"}
+    {
+        *("bearer_token", "client_id", "client_secret", "api_id", "api_hash", "bot_token", "api_key", "token"),
+        *("url", "dsn", "webhook_url"),
+    }
 )
 
 
@@ -169,6 +172,17 @@ class Aggregation(Section):
     # system: windows close by the wall clock; event: by the largest post time seen (replays).
     clock: Literal["system", "event"] = "system"
     live_refresh_seconds: Annotated[float, Field(gt=0), _Number] = 1.0
+    # Symbols are divided among the replicas; a StatefulSet's ordinal is the index.
+    replica_index: Annotated[int, Field(ge=0), _Number] = 0
+    replica_count: Positive = 1
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Aggregation:
+        if self.replica_index >= self.replica_count:
+            raise ValueError(
+                f"replica_index {self.replica_index} is not under replica_count {self.replica_count}: they count from 0"
+            )
+        return self
 
 
 class ViralDetection(Section):
@@ -180,6 +194,9 @@ class ViralDetection(Section):
     slide_interval_seconds: Positive = 10
     cooldown_seconds: Annotated[int, Field(ge=0), _Number] = 300
     trigger_re_aggregation: bool = True
+    # Gets a POST with each spike of at least that ratio; none without.
+    webhook_url: SecretStr | None = None
+    webhook_min_ratio: Annotated[float, Field(ge=0), _Number] = 10.0
 
 
 class ScoringIntegration(Section):
@@ -214,12 +231,29 @@ class Kafka(Section):
 
 
 class InfluxDB(Section):
-    """Kept from the specification; nothing writes to InfluxDB yet."""
+    """InfluxDB 2; without a url it is not used. Its buckets: ``{bucket}``, ``{bucket}_posts``, ``{bucket}_spikes``."""
 
-    bucket: str = "social_sentiment"
+    url: SecretStr | None = None
+    token: SecretStr | None = None
+    org: Annotated[str, Field(min_length=1)] = "sentimesh"
+    # InfluxDB keeps names that start with an underscore to itself.
+    bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "social_sentiment"
     scored_posts_retention_days: Annotated[int, Field(ge=1, le=7), _Number] = 7
     aggregate_retention_days: Positive = 90
     viral_spike_retention_days: Positive = 365
+
+    @field_validator("url")
+    @classmethod
+    def _plain(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", url.get_secret_value()):
+            raise ValueError("Input should be http://host:port or https://host:port, without user and password")
+        return url
+
+    @model_validator(mode="after")
+    def _usable(self) -> InfluxDB:
+        if self.url is not None and self.token is None:
+            raise ValueError("url is set and token is not: set both, or neither to go without InfluxDB")
+        return self
 
 
 class PostgreSQL(Section):
@@ -264,7 +298,8 @@ class Nats(Section):
     url: SecretStr | None = None
     max_inflight: Positive = 256
     batch_size: Positive = 200
-    ack_wait_seconds: Annotated[float, Field(ge=1), _Number] = 120
+    # Until a silent worker is taken for dead and its messages go to another.
+    ack_wait_seconds: Annotated[float, Field(ge=1), _Number] = 30
     max_deliver: Positive = 5
     # Embedded server: write through to the disk before a publish is confirmed.
     sync_always: bool = True
@@ -370,14 +405,23 @@ class Settings(BaseSettings):
         ):
             if seconds % slide:
                 raise ValueError(f"{key} {seconds} is not a multiple of viral_detection.slide_interval_seconds {slide}")
+        if self.aggregation.replica_count > self.kafka.partitions:
+            raise ValueError(
+                f"aggregation.replica_count {self.aggregation.replica_count} is over kafka.partitions "
+                f"{self.kafka.partitions}: a replica without a partition has nothing to do"
+            )
         return self
 
     def server_urls(self) -> dict[str, SecretStr | None]:
-        """Return the URL of nats, redis and postgresql, each None where an embedded server is to be started."""
+        """Return the URL of nats, redis, postgresql and influxdb.
+
+        None where an embedded server is to be started, for influxdb where it is not used.
+        """
         return {
             "nats": self.nats.url,
             "redis": self.storage.redis.url,
             "postgresql": self.storage.postgresql.dsn,
+            "influxdb": self.storage.influxdb.url,
         }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,35 +12,53 @@ from typing import Any
 
 import asyncpg
 import redis.asyncio
+import stamina
 import structlog
+from google.protobuf.message import Message
+from nats.js.errors import NotFoundError
 from pydantic import SecretStr
 
 from aggregator_svc.service import AggregatorStage
-from gateway_svc.service import SentimentGateway
+from filter_svc.service import FilterStage
 from sentimesh import build
-from sentimesh.bus import FILTERED, NORMALIZED, RAW, SCORED, Bus, Topic
+from sentimesh.bus import AGGREGATES, FILTERED, NORMALIZED, RAW, SCORED, Bus, Topic
 from sentimesh.embedded import EmbeddedServers
-from sentimesh.errors import SentimeshError
+from sentimesh.errors import SentimeshError, StorageUnavailableError
 from sentimesh.host import Observer, StageWorker, WorkerConfig
 from sentimesh.pb import gateway_pb2_grpc
 from sentimesh.pb.pipeline_pb2 import FilteredPost, RawPost
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate, SocialPost
 from sentimesh.pump import Pump
+from sentimesh.replicas import Replica, take_over
+from sentimesh.resume import finished_mentions, finished_posts
 from sentimesh.rpc import PACKAGE, RpcServer, add_stage
 from sentimesh.settings import Settings
 from sentimesh.source import Source
-from sentimesh.stage import Stage
+from sentimesh.stage import Outcome, Stage
 from sentimesh.storage.cache import SentimentCache
-from sentimesh.storage.postgres import AggregateStore, connect
-from sentimesh.storage.writers import QueuedSink
+from sentimesh.storage.influx import InfluxStore
+from sentimesh.storage.postgres import AggregateStore, migrate, open_pool
+from sentimesh.storage.retention import purge_expired
+from sentimesh.storage.writers import LiveSink, WriterStage
 from sentimesh.telemetry import Metrics, Tracing
 
 log = structlog.get_logger(__name__)
 
 STAGES = ("ingest", "filter", "scorer", "aggregator", "gateway")
+# What a stage cannot do its work without.
+NEEDS = {
+    "ingest": ("nats", "redis"),
+    "filter": ("nats", "redis"),
+    "scorer": ("nats",),
+    "aggregator": ("nats", "redis", "postgresql"),
+    "gateway": ("nats", "redis", "postgresql"),
+}
+URL_KEYS = {"nats": "nats.url", "redis": "storage.redis.url", "postgresql": "storage.postgresql.dsn"}
 DRAIN_SECONDS = 20.0
 LAG_SECONDS = 5.0
-DAY_MS = 86_400_000
+# A database that starts together with us is waited for.
+START_SECONDS = 60.0
+PURGE_SECONDS = 3600.0
 
 
 class StackError(SentimeshError):
@@ -90,12 +108,14 @@ class Stack:
         self._worker_tasks: list[asyncio.Task[None]] = []
         self._servers: list[RpcServer] = []
         self._aggregator: AggregatorStage | None = None
-        self._sink: QueuedSink | None = None
+        self._sink: LiveSink | None = None
+        self._failing: dict[str, Callable[[], bool]] = {}
         self._group: asyncio.TaskGroup
         self._tracing: Tracing
         self._bus: Bus
-        self._redis: redis.asyncio.Redis
-        self._pool: asyncpg.Pool[Any]
+        self._redis: redis.asyncio.Redis | None = None
+        self._pool: asyncpg.Pool[Any] | None = None
+        self._influx: InfluxStore | None = None
 
     async def __aenter__(self) -> Stack:
         try:
@@ -125,171 +145,267 @@ class Stack:
         settings = self.settings
         self._tracing = Tracing("sentimesh", settings.telemetry.otlp_endpoint)
         self._exit.callback(self._tracing.close)
-        nats_url, redis_url, dsn = await self._servers_urls()
+        urls = await self._servers_urls()
         self._bus = await self._exit.enter_async_context(
-            Bus(nats_url, max_inflight=settings.nats.max_inflight, retention_hours=settings.kafka.retention_hours)
+            Bus(
+                urls["nats"],
+                max_inflight=settings.nats.max_inflight,
+                retention_hours=settings.kafka.retention_hours,
+                partitions=settings.kafka.partitions,
+            )
         )
-        self._redis = redis.asyncio.Redis.from_url(
-            redis_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5
-        )
-        self._exit.push_async_callback(self._redis.aclose)
-        self._pool = await connect(dsn)
-        self._exit.push_async_callback(self._pool.close)
+        if "redis" in urls:
+            self._redis = redis.asyncio.Redis.from_url(
+                urls["redis"].get_secret_value(), socket_timeout=5, socket_connect_timeout=5
+            )
+            self._exit.push_async_callback(self._redis.aclose)
+        if "postgresql" in urls:
+            self._pool = await open_pool(urls["postgresql"])
+            self._exit.push_async_callback(self._pool.close)
+        if {"scorer", "aggregator"} & set(self._names):
+            self._influx = InfluxStore.configured(settings.storage.influxdb)
         self._group = await self._exit.enter_async_context(asyncio.TaskGroup())
+        if self._influx is not None:
+            self._exit.push_async_callback(self._influx.close)
+            making = self._group.create_task(self._make_buckets(self._influx))
+            self._exit.callback(making.cancel)
         for name in self._names:
             await self._start(name)
         self._group.create_task(self._watch_lag())
 
-    async def _servers_urls(self) -> tuple[SecretStr, SecretStr, SecretStr]:
-        settings = self.settings
-        configured = (settings.nats.url, settings.storage.redis.url, settings.storage.postgresql.dsn)
-        missing = [
-            key
-            for key, value in zip(("nats.url", "storage.redis.url", "storage.postgresql.dsn"), configured, strict=True)
-            if value is None
-        ]
-        if missing and not self._allow_embedded:
+    async def _servers_urls(self) -> dict[str, SecretStr]:
+        """Return the URL of each server that the stages need; those without one are started."""
+        configured = self.settings.server_urls()
+        needed = {server for name in self._names for server in NEEDS[name]}
+        urls = {server: url for server in needed if (url := configured[server]) is not None}
+        missing = [server for server in URL_KEYS if server in needed - set(urls)]
+        if not missing:
+            return urls
+        if not self._allow_embedded:
             message = (
-                f"{' and '.join(missing)} not configured: a stage of its own needs servers it shares with the others; "
-                "set the key in the configuration, or use `sentimesh up` for everything in one process"
+                f"{' and '.join(URL_KEYS[server] for server in missing)} not configured: a stage of its own needs "
+                "servers it shares with the others; set the key in the configuration, or use `sentimesh up` for "
+                "everything in one process"
             )
             raise StackError(message)
-        nats_url, redis_url, dsn = configured
-        if missing:
-            embedded = await self._exit.enter_async_context(
-                EmbeddedServers(
-                    self._data_dir,
-                    nats=nats_url is None,
-                    redis=redis_url is None,
-                    postgres=dsn is None,
-                    sync_always=settings.nats.sync_always,
-                )
+        embedded = await self._exit.enter_async_context(
+            EmbeddedServers(
+                self._data_dir,
+                nats="nats" in missing,
+                redis="redis" in missing,
+                postgres="postgresql" in missing,
+                sync_always=self.settings.nats.sync_always,
             )
-            nats_url = nats_url or SecretStr(embedded.nats_url)
-            redis_url = redis_url or SecretStr(embedded.redis_url)
-            dsn = dsn or SecretStr(embedded.postgres_dsn)
-        if nats_url is None or redis_url is None or dsn is None:
-            raise StackError("an embedded server did not say where it listens: run `sentimesh doctor`")
-        return nats_url, redis_url, dsn
+        )
+        started = {"nats": embedded.nats_url, "redis": embedded.redis_url, "postgresql": embedded.postgres_dsn}
+        return urls | {server: SecretStr(started[server]) for server in missing}
 
     async def _start(self, name: str) -> None:
         server = RpcServer(self.settings.server.host, 0 if self._free_ports else self._configured_port(name))
-        if name == "gateway":
-            gateway_pb2_grpc.add_SentimentGatewayServiceServicer_to_server(self._gateway(), server.server)
-            service = f"{PACKAGE}.SentimentGatewayService"
-        else:
-            stage, topic, input_type, batch_size = await self._stage(name)
-            service = add_stage(server.server, name, stage)
-            worker = StageWorker(
-                name,
-                stage,
-                self._bus,
-                topic,
-                input_type,
-                metrics=self.metrics,
-                tracing=self._tracing,
-                observers=self._observers,
-                config=WorkerConfig(
-                    batch_size=batch_size,
-                    ack_wait_seconds=self.settings.nats.ack_wait_seconds,
-                    max_deliver=self.settings.nats.max_deliver,
-                ),
-            )
-            self._workers.append(worker)
-            self._worker_tasks.append(self._group.create_task(worker.run(self._stop), name=name))
+        match name:
+            case "ingest":
+                stage: Stage[Any] = build.ingest(self.settings, self._cache_client())
+                self._work(name, stage, RAW, RawPost)
+            case "filter":
+                stage = build.filtering(self.settings, self._cache_client())
+                await self._resume_filter(stage)
+                self._work(name, stage, NORMALIZED, SocialPost)
+            case "scorer":
+                stage = build.scorer(self.settings, self.metrics)
+                self._work(name, stage, FILTERED, FilteredPost, batch_size=self.settings.model.batch_size)
+                if self._influx is not None:
+                    self._work("influxdb-posts", build.posts_writer(self._influx, self.metrics), SCORED, ScoredPost)
+            case "aggregator":
+                stage = await self._start_aggregator()
+            case "gateway":
+                gateway = build.gateway(
+                    self.settings, self.metrics, self._bus, self._cache(), AggregateStore(self._database())
+                )
+                gateway_pb2_grpc.add_SentimentGatewayServiceServicer_to_server(gateway, server.server)
+            case _:
+                raise StackError(f"there is no stage {name}: the stages are {', '.join(STAGES)}")
+        service = f"{PACKAGE}.SentimentGatewayService" if name == "gateway" else add_stage(server.server, name, stage)
         await server.start([service])
         self.addresses[name] = server.address
         self._servers.append(server)
         self._exit.push_async_callback(server.stop)
-        self._group.create_task(server.watch(self._checks(), self._stop_watching))
+        self._group.create_task(server.watch(self._checks(name), self._stop_watching, self.metrics.dependency))
+
+    def _work(
+        self,
+        name: str,
+        stage: Stage[Any],
+        topic: Topic,
+        input_type: type[Message],
+        *,
+        batch_size: int | None = None,
+        durable: str | None = None,
+        subjects: Sequence[str] = (),
+    ) -> StageWorker:
+        """Start the worker that feeds a stage from its stream."""
+        options = self.settings.nats
+        worker = StageWorker(
+            name,
+            stage,
+            self._bus,
+            topic,
+            input_type,
+            metrics=self.metrics,
+            tracing=self._tracing,
+            # A writer ends nothing: the books are of the stages.
+            observers=self._observers if name in STAGES else (),
+            config=WorkerConfig(
+                batch_size=batch_size or options.batch_size,
+                ack_wait_seconds=options.ack_wait_seconds,
+                max_deliver=options.max_deliver,
+            ),
+            durable=durable,
+            subjects=subjects,
+        )
+        if isinstance(stage, WriterStage):
+            self._failing[name] = lambda: stage.failing
+        self._workers.append(worker)
+        self._worker_tasks.append(self._group.create_task(worker.run(self._stop), name=name))
+        return worker
 
     def _configured_port(self, name: str) -> int:
         port: int = getattr(self.settings.server, f"{name}_port")
         return port
 
-    async def _stage(self, name: str) -> tuple[Stage[Any], Topic, type[Any], int]:
-        settings = self.settings
-        batch_size = settings.nats.batch_size
-        match name:
-            case "ingest":
-                return build.ingest(settings, self._redis), RAW, RawPost, batch_size
-            case "filter":
-                return build.filtering(settings, self._redis), NORMALIZED, SocialPost, batch_size
-            case "scorer":
-                return build.scorer(settings, self.metrics), FILTERED, FilteredPost, settings.model.batch_size
-            case "aggregator":
-                return await self._aggregate(), SCORED, ScoredPost, batch_size
-        raise StackError(f"there is no stage {name}: the stages are {', '.join(STAGES)}")
+    def _cache_client(self) -> redis.asyncio.Redis:
+        if self._redis is None:
+            raise StackError("Redis is not connected: NEEDS leaves it out for this stage")
+        return self._redis
 
-    def _gateway(self) -> SentimentGateway:
-        return build.gateway(self.settings, self.metrics, self._bus, self._cache(), AggregateStore(self._pool))
+    def _database(self) -> asyncpg.Pool[Any]:
+        if self._pool is None:
+            raise StackError("PostgreSQL is not connected: NEEDS leaves it out for this stage")
+        return self._pool
 
     def _cache(self) -> SentimentCache:
         options = self.settings.storage.redis
         return SentimentCache(
-            self._redis,
+            self._cache_client(),
             key_prefix=options.key_prefix,
             score_ttl_seconds=options.score_ttl_seconds,
             baseline_ttl_seconds=options.volume_baseline_ttl_seconds,
+            cooldown_seconds=self.settings.viral_detection.cooldown_seconds,
         )
 
-    async def _aggregate(self) -> AggregatorStage:
-        """Build the aggregator with its writers, and bring it back to where the last one stopped."""
-        settings = self.settings
-        store = AggregateStore(self._pool)
+    async def _resume_filter(self, stage: FilterStage) -> None:
+        """Bring back what is no original any more."""
+        since_ms = build.now_ms() - round(self.settings.spam_filter.simhash_ttl_hours * build.HOUR_MS)
+        await stage.restore(finished_posts(self._bus, "filter", self._since(since_ms)))
 
-        def on_error(backend: str, error: SentimeshError) -> None:
-            self.metrics.writer_errors.labels(backend).inc()
-            log.warning("writer.waiting", backend=backend, error=str(error))
+    def _since(self, since_ms: int) -> int | None:
+        """Return from when the log is read back; posts of a replay on the event clock come at any speed: all of it."""
+        return None if self.settings.aggregation.clock == "event" else since_ms
 
-        async def on_live(aggregates: Sequence[SentimentAggregate]) -> None:
-            for aggregate in aggregates:
-                self.metrics.aggregate(aggregate)
-                await self._bus.publish_live(aggregate)
-            self._on_live(aggregates)
-
-        def on_visible(latencies_ms: Sequence[int]) -> None:
-            for latency in latencies_ms:
-                self.metrics.visible_latency.observe(latency)
-            self._on_visible(latencies_ms)
-
-        self._sink = QueuedSink(
-            self._cache(),
-            store,
-            now_ms=build.now_ms,
-            on_live=on_live,
-            on_visible=on_visible,
-            on_error=on_error,
+    async def _start_aggregator(self) -> AggregatorStage:
+        """Start the aggregator with its writers, where the last one stopped."""
+        pool = self._database()
+        async for attempt in stamina.retry_context(on=StorageUnavailableError, attempts=None, timeout=START_SECONDS):
+            with attempt:
+                await migrate(pool)
+        sink = self._sink = build.live_sink(
+            self.metrics, self._bus, self._cache(), on_live=self._on_live, on_visible=self._on_visible
         )
-        writing = self._group.create_task(self._sink.run(), name="writers")
+        self._failing["redis"] = lambda: sink.failing
+        writing = self._group.create_task(sink.run(), name="redis")
         self._exit.callback(writing.cancel)
+        settings = self.settings
         options = build.aggregator_options(settings)
-        through = await self._bus.acknowledged_through(SCORED, "aggregator")
+        replica = Replica(settings.aggregation.replica_index, settings.aggregation.replica_count)
+        partitions = settings.kafka.partitions
+        floors = await take_over(self._bus, SCORED, replica, partitions)
+        since_ms = self._since(build.now_ms() - options.span_ms)
+        resuming = any(floors.values())
         # Posts of the first window that is held in full, counted from when they came in.
-        since_ms = build.now_ms() - options.span_ms
-        start_ms = -(-since_ms // options.window_ms) * options.window_ms if through else None
-        stage = build.aggregator(settings, options, self._sink, start_ms)
-        if start_ms is not None:
-            first_ms = start_ms - settings.aggregation.volume_baseline_days * DAY_MS
-            for symbol, end_ms, count in await store.window_counts(settings.symbols, first_ms, start_ms):
-                stage.baseline.load(symbol, end_ms, count)
-            since = dt.datetime.fromtimestamp(since_ms / 1000, dt.UTC)
-            async for messages in self._bus.read_back(SCORED, since, through):
-                await stage.restore(messages)
-        self._aggregator = stage
+        start_ms = -(-since_ms // options.window_ms) * options.window_ms if resuming and since_ms else None
+        symbols = replica.symbols(settings.symbols, partitions)
+        stage = self._aggregator = build.aggregator(settings, options, symbols, sink, start_ms)
+        outcomes: Sequence[Outcome] = ()
+        if resuming:
+            if start_ms is not None:
+                await self._load_baseline(stage, symbols, start_ms)
+            outcomes = await stage.restore(finished_mentions(self._bus, replica, floors, since_ms, partitions))
+        for name, topic, input_type, writer in build.writers(settings, self.metrics, pool, self._influx):
+            self._work(name, writer, topic, input_type)
+        worker = self._work(
+            "aggregator",
+            stage,
+            SCORED,
+            ScoredPost,
+            durable=replica.durable,
+            subjects=replica.subjects(SCORED, partitions),
+        )
+        await worker.publish_again(outcomes)
+        self._group.create_task(self._purge(pool))
         return stage
 
-    def _checks(self) -> dict[str, Callable[[], Awaitable[bool]]]:
+    async def _load_baseline(self, stage: AggregatorStage, symbols: Sequence[str], before_ms: int) -> None:
+        """Load the windows of the days before: from InfluxDB, from PostgreSQL where it is away or behind."""
+        first_ms = before_ms - self.settings.aggregation.volume_baseline_days * build.DAY_MS
+        counts: Sequence[tuple[str, int, int]] | None = None
+        if self._influx is not None:
+            try:
+                if not await self._bus.lag(AGGREGATES, "influxdb-windows"):
+                    counts = await self._influx.window_counts(symbols, first_ms, before_ms)
+            except (StorageUnavailableError, NotFoundError) as error:
+                log.warning("baseline.not_from_influxdb", error=str(error))
+        if counts is None:
+            counts = await AggregateStore(self._database()).window_counts(symbols, first_ms, before_ms)
+        for symbol, end_ms, count in counts:
+            stage.baseline.load(symbol, end_ms, count)
+
+    async def _make_buckets(self, store: InfluxStore) -> None:
+        """Make what is written to, as soon as the server is there."""
+        async for attempt in stamina.retry_context(on=StorageUnavailableError, attempts=None, timeout=None):
+            with attempt:
+                try:
+                    await store.ensure_buckets()
+                except StorageUnavailableError as error:
+                    self.metrics.writer_errors.labels("influxdb").inc()
+                    log.warning("writer.waiting", backend="influxdb", error=str(error))
+                    raise
+
+    async def _purge(self, pool: asyncpg.Pool[Any]) -> None:
+        """Remove what may not be kept any longer, every hour."""
+        while not self._stop.is_set():
+            try:
+                await purge_expired(pool, build.now_ms())
+            except SentimeshError as error:
+                self.metrics.writer_errors.labels("retention").inc()
+                log.warning("retention.waiting", error=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), PURGE_SECONDS)
+
+    def _checks(self, name: str) -> dict[str, Callable[[], Awaitable[bool]]]:
+        """Return a check for each server that the stage needs: it answers, and the last write to it worked."""
+
         async def bus() -> bool:
             return self._bus.connected
 
         async def cache() -> bool:
-            return bool(await self._redis.ping())
+            return bool(await self._cache_client().ping()) and not self._is_failing("redis")
 
         async def database() -> bool:
-            return bool(await self._pool.fetchval("SELECT 1", timeout=5))
+            alive = await self._database().fetchval("SELECT 1", timeout=5)
+            return alive == 1 and not self._is_failing("postgresql")
 
-        return {"nats": bus, "redis": cache, "postgresql": database}
+        async def time_series() -> bool:
+            if self._influx is not None:
+                await self._influx.ping()
+            return not self._is_failing("influxdb")
+
+        known = {"nats": bus, "redis": cache, "postgresql": database}
+        checks: dict[str, Callable[[], Awaitable[bool]]] = {server: known[server] for server in NEEDS[name]}
+        if self._influx is not None and name in ("scorer", "aggregator"):
+            checks["influxdb"] = time_series
+        return checks
+
+    def _is_failing(self, server: str) -> bool:
+        return any(failing() for name, failing in self._failing.items() if name.startswith(server))
 
     def run_source(self, source: Source) -> asyncio.Task[None]:
         """Start pumping a source; the task ends with it."""
@@ -309,11 +425,12 @@ class Stack:
         if self._aggregator is not None and self._sink is not None:
             worker = next(w for w in self._workers if w.name == "aggregator")
             await worker.publish(await self._aggregator.finish())
+            await self.drained()
             await self._sink.drain()
 
     async def windows_written(self) -> int:
         """Return how many closed windows PostgreSQL holds."""
-        return await AggregateStore(self._pool).count_windows()
+        return await AggregateStore(self._database()).count_windows()
 
     async def _watch_lag(self) -> None:
         while not self._stop.is_set():

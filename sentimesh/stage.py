@@ -6,7 +6,7 @@ server, metrics and traces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -80,4 +80,12 @@ class Stage(Protocol[In_contra]):
 
     def session(self) -> Stage[In_contra]:
         """Return a stage of the same settings with empty state of its own, for one gRPC stream."""
+        ...
+
+
+class Restorable(Protocol):
+    """A stage whose state is a function of its stream: after a restart it is read from there."""
+
+    async def restore(self, batches: AsyncIterator[Sequence[bytes]]) -> Sequence[Outcome]:
+        """Take what was finished before, oldest first; return outcomes that may not have been published yet."""
         ...

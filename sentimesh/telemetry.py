@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -75,6 +76,19 @@ class Metrics:
         self.dead_letters = counter("social_dead_letters", "Messages no stage could use", "stage")
         self.stage_errors = counter("social_stage_errors", "Batches that failed and were tried again", "stage")
         self.writer_errors = counter("social_writer_errors", "Storage writes that failed and are retried", "backend")
+        self.influxdb_latency = histogram("social_influxdb_write_latency_ms", "InfluxDB write time", LATENCY_BUCKETS_MS)
+        self.postgres_latency = histogram(
+            "social_postgres_write_latency_ms", "PostgreSQL write time", LATENCY_BUCKETS_MS
+        )
+        self.dependencies = gauge("social_dependency_up", "1 while a server answers and takes writes", "dependency")
+        self.detection_latency = histogram(
+            "social_viral_detection_latency_ms",
+            "From the end of the spike's window to its alert",
+            LATENCY_BUCKETS_MS,
+        )
+        self.aggregation_latency = histogram(
+            "social_aggregation_latency_ms", "From the end of a window to its result", LATENCY_BUCKETS_MS
+        )
         self.late_posts = counter("social_late_posts", "Posts older than any window still held")
         self.answers = counter("social_sentiment_score_used", "Times a score was read", "symbol")
         self.fallbacks = counter("social_sentiment_fallback", "Answers that were not the cached score", "reason")
@@ -116,11 +130,17 @@ class Metrics:
                 self.polarity.labels(message.post.symbol).observe(message.polarity)
             case SentimentAggregate():
                 self.aggregate(message)
-            case ViralSpike():
+                self.aggregation_latency.observe(max(0, message.updated_at_ms - message.window_end_ms))
+            case ViralSpike() if not message.resolved_at_ms:
+                self.detection_latency.observe(max(0, time.time_ns() // 1_000_000 - message.detected_at_ms))
                 self.spikes.labels(message.symbol).inc()
                 self.spike_ratio.labels(message.symbol).set(message.spike_ratio)
             case _:
                 pass
+
+    def dependency(self, name: str, *, up: bool) -> None:
+        """Show whether a server that a stage needs is usable."""
+        self.dependencies.labels(name).set(up)
 
     def aggregate(self, aggregate: SentimentAggregate) -> None:
         """Show an aggregate, live or closed, on the gauges of its symbol."""

@@ -12,12 +12,25 @@ from google.protobuf import json_format
 from sentimesh.errors import StorageUnavailableError
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 
+# KEYS[1]: the cooldown key; ARGV: time of the alert, cooldown in milliseconds. By the alerts' own times, so that a
+# replay at any speed alerts the same; the key's time to live only bounds memory.
+_CLAIM_ALERT = """
+local last = tonumber(redis.call('GET', KEYS[1]))
+local this, cooldown = tonumber(ARGV[1]), tonumber(ARGV[2])
+if last and last ~= this and math.abs(this - last) < cooldown then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', cooldown)
+return 1
+"""
+
 
 class SentimentCache:
     """Aggregates as proto3 JSON with the original field names.
 
     Keys: ``social:sentiment:{symbol}`` the live score, ``social:window:{symbol}`` the last closed window,
-    ``social:volume_baseline:{symbol}`` the mean of posts a window. Every method raises StorageUnavailableError.
+    ``social:volume_baseline:{symbol}`` the mean of posts a window, ``social:viral_cooldown:{symbol}`` the time of the
+    last alert. Every method raises StorageUnavailableError.
     """
 
     def __init__(
@@ -27,12 +40,17 @@ class SentimentCache:
         key_prefix: str = "social:",
         score_ttl_seconds: int = 600,
         baseline_ttl_seconds: int = 691_200,
+        cooldown_seconds: int = 300,
     ) -> None:
-        """The times to live are the specification's: ten minutes for scores, eight days for baselines."""
+        """The times to live are the specification's: ten minutes for scores, eight days for baselines, five minutes
+        between alerts.
+        """
         self._client = client
         self._prefix = key_prefix
         self._score_ttl = score_ttl_seconds
         self._baseline_ttl = baseline_ttl_seconds
+        self._cooldown_ms = cooldown_seconds * 1000
+        self._claim_alert = client.register_script(_CLAIM_ALERT)
 
     async def put_live(self, aggregates: Iterable[SentimentAggregate]) -> None:
         """Store live scores in one round trip."""
@@ -46,6 +64,19 @@ class SentimentCache:
         """Store each symbol's mean of posts a window."""
         values = {symbol: orjson.dumps({"avg_5min_count": mean}) for symbol, mean in means.items()}
         await self._put("volume_baseline", values, self._baseline_ttl)
+
+    async def claim_alert(self, symbol: str, detected_at_ms: int) -> bool:
+        """Say whether nobody has alerted the symbol within the cooldown; who is told yes has.
+
+        Asking again with the same time gives yes again.
+        """
+        if not self._cooldown_ms:
+            return True
+        key = f"{self._prefix}viral_cooldown:{symbol}"
+        try:
+            return bool(await self._claim_alert(keys=[key], args=[detected_at_ms, self._cooldown_ms]))
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise _unavailable(error) from error
 
     async def get(self, symbols: Sequence[str]) -> list[SentimentAggregate | None]:
         """Return the live score of each symbol, None where there is none."""

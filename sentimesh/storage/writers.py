@@ -1,20 +1,77 @@
-"""Writes results to their back ends, each on its own, so that one being down does not hold up the others."""
+"""Writes results to their back ends, each on its own, so that one being down does not hold up the others.
+
+What is to be kept is read from its stream, where it waits for days if it must: a back end's buffer is its consumer.
+Of what only the newest state matters (live scores in Redis) one entry a symbol waits here.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from sentimesh.errors import SentimeshError, StorageRefusedError, StorageUnavailableError
+import stamina
+from google.protobuf.message import Message
+
+from sentimesh.errors import StorageUnavailableError
 from sentimesh.pb.pipeline_pb2 import ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
+from sentimesh.stage import Delivery, Outcome, Stage
 
-Item = TypeVar("Item")
-Shown = tuple[Sequence[SentimentAggregate], Sequence[int], Mapping[str, float]]
-Kept = SentimentAggregate | ViralSpike
-FIRST_RETRY_SECONDS = 0.1
-LONGEST_RETRY_SECONDS = 5.0
+Kept = TypeVar("Kept", bound=Message)
+# Latencies that wait for a Redis that is away; of more only the newest are reported.
+LATENCIES_HELD = 100_000
+
+
+class WriterStage(Stage[Kept], Generic[Kept]):
+    """A stage that ends in a back end. The host retries while it is away and dead-letters what it refuses."""
+
+    def __init__(
+        self,
+        write: Callable[[Sequence[Kept]], Awaitable[object]],
+        *,
+        key: Callable[[Kept], Hashable],
+        on_written: Callable[[float], None] = lambda _milliseconds: None,
+    ) -> None:
+        """``write`` must be safe to repeat. Of several messages with the same ``key`` in a batch the last is written.
+
+        ``on_written`` is told how many milliseconds a batch took.
+        """
+        self._write = write
+        self._key = key
+        self._on_written = on_written
+        self.failing = False
+
+    async def process(self, batch: Sequence[Delivery[Kept]]) -> Sequence[Sequence[Outcome]]:
+        """Write a batch; ``failing`` until it has worked. Raises StorageUnavailableError or StorageRefusedError."""
+        newest = {self._key(delivery.message): delivery.message for delivery in batch}
+        started = time.monotonic()
+        # Until it has worked: a back end that hangs fails, too.
+        self.failing = True
+        await self._write(list(newest.values()))
+        self.failing = False
+        self._on_written((time.monotonic() - started) * 1000)
+        return [()] * len(batch)
+
+    async def tick(self) -> Sequence[Outcome]:
+        """Do nothing."""
+        return ()
+
+    def session(self) -> WriterStage[Kept]:
+        """Return itself: it has no state, and no gRPC service either."""
+        return self
+
+
+def window_key(aggregate: SentimentAggregate) -> Hashable:
+    """Return what makes two closed windows the same row: a later revision replaces an earlier one."""
+    return aggregate.symbol, aggregate.window_start_ms
+
+
+def spike_key(spike: ViralSpike) -> Hashable:
+    """Return what makes two messages one write: a spike's end is not to replace its beginning."""
+    return spike.symbol, spike.detected_at_ms, spike.resolved_at_ms
 
 
 class Cache(Protocol):
@@ -23,142 +80,108 @@ class Cache(Protocol):
     async def put_live(self, aggregates: Sequence[SentimentAggregate]) -> None: ...  # noqa: D102
     async def put_windows(self, aggregates: Sequence[SentimentAggregate]) -> None: ...  # noqa: D102
     async def put_baselines(self, means: Mapping[str, float]) -> None: ...  # noqa: D102
+    async def claim_alert(self, symbol: str, detected_at_ms: int) -> bool: ...  # noqa: D102
 
 
-class Store(Protocol):
-    """The part of ``sentimesh.storage.AggregateStore`` that is used here."""
-
-    async def upsert_windows(self, aggregates: Sequence[SentimentAggregate]) -> None: ...  # noqa: D102
-    async def insert_spikes(self, spikes: Sequence[ViralSpike]) -> None: ...  # noqa: D102
-
-
-class Lane(Generic[Item]):
-    """A bounded queue in front of one back end.
-
-    A batch is tried again for ever while the back end is away; an item that it refuses is reported and left out.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[Sequence[Item]], Awaitable[None]],
-        on_error: Callable[[SentimeshError], None],
-        capacity: int,
-        first_retry_seconds: float = FIRST_RETRY_SECONDS,
-    ) -> None:
-        self._queue: asyncio.Queue[Item] = asyncio.Queue(capacity)
-        self._write = write
-        self._on_error = on_error
-        self._first_retry_seconds = first_retry_seconds
-
-    async def put(self, item: Item) -> None:
-        """Queue an item; waits while the queue is full (back-pressure)."""
-        await self._queue.put(item)
-
-    async def run(self) -> None:
-        """Write until cancelled. ``write`` must be safe to repeat."""
-        while True:
-            batch = [await self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            await self._write_all(batch)
-            for _ in batch:
-                self._queue.task_done()
-
-    async def drain(self) -> None:
-        """Wait until all that was put is written."""
-        await self._queue.join()
-
-    async def _write_all(self, batch: Sequence[Item]) -> None:
-        pause = self._first_retry_seconds
-        while True:
-            try:
-                await self._write(batch)
-            except StorageUnavailableError as error:
-                self._on_error(error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_RETRY_SECONDS)
-            except StorageRefusedError as error:
-                if len(batch) == 1:
-                    self._on_error(error)
-                    return
-                break
-            else:
-                return
-        middle = len(batch) // 2
-        await self._write_all(batch[:middle])
-        await self._write_all(batch[middle:])
-
-
-class QueuedSink:
-    """The aggregator's sink over Redis and PostgreSQL, a lane each."""
+class LiveSink:
+    """The aggregator's sink: what readers see, in Redis, the newest of each symbol."""
 
     def __init__(
         self,
         cache: Cache,
-        store: Store,
         *,
         now_ms: Callable[[], int],
         on_live: Callable[[Sequence[SentimentAggregate]], Awaitable[None]],
         on_visible: Callable[[Sequence[int]], None],
-        on_error: Callable[[str, SentimeshError], None],
-        capacity: int = 10_000,
-        first_retry_seconds: float = FIRST_RETRY_SECONDS,
+        on_error: Callable[[StorageUnavailableError], None],
+        first_retry_seconds: float = 0.1,
     ) -> None:
         """``on_live`` gets live scores once they are readable in Redis, ``on_visible`` how long their posts took.
 
-        Latencies are milliseconds from received to readable; ``on_error`` gets the back end's name (redis or
-        postgresql) and the error. ``capacity``: items that wait for a back end before a put waits.
+        Latencies are milliseconds from received to readable.
         """
         self._cache = cache
-        self._store = store
         self._now_ms = now_ms
         self._on_live = on_live
         self._on_visible = on_visible
-        self._redis: Lane[Shown] = Lane(
-            self._write_cache, lambda error: on_error("redis", error), capacity, first_retry_seconds
-        )
-        self._postgres: Lane[Kept] = Lane(
-            self._write_store, lambda error: on_error("postgresql", error), capacity, first_retry_seconds
-        )
+        self._on_error = on_error
+        self._first_retry_seconds = first_retry_seconds
+        self.failing = False
+        self._live: dict[str, SentimentAggregate] = {}
+        self._closed: dict[str, SentimentAggregate] = {}
+        self._baselines: dict[str, float] = {}
+        self._received: deque[int] = deque(maxlen=LATENCIES_HELD)
+        self._changed = asyncio.Event()
+        self._written = asyncio.Event()
+        self._written.set()
 
-    async def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
-        """Queue live scores for Redis."""
-        await self._redis.put((aggregates, received_at_ms, {}))
+    def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
+        """Show live scores."""
+        self._live.update((aggregate.symbol, aggregate) for aggregate in aggregates)
+        self._received.extend(received_at_ms)
+        self._touch()
 
-    async def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
-        """Queue closed windows for both back ends."""
-        await self._redis.put((aggregates, (), baselines))
+    def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
+        """Show closed windows, the newest of each symbol, and the baselines."""
         for aggregate in aggregates:
-            await self._postgres.put(aggregate)
+            shown = self._closed.get(aggregate.symbol)
+            if shown is None or shown.window_start_ms <= aggregate.window_start_ms:
+                self._closed[aggregate.symbol] = aggregate
+        self._baselines.update(baselines)
+        self._touch()
 
-    async def put_spikes(self, spikes: Sequence[ViralSpike]) -> None:
-        """Queue spikes for PostgreSQL."""
-        for spike in spikes:
-            await self._postgres.put(spike)
+    async def claim_alert(self, symbol: str, detected_at_ms: int) -> bool:
+        """Ask Redis; while it is away the answer is yes, because an alert twice is better than none."""
+        try:
+            return await self._cache.claim_alert(symbol, detected_at_ms)
+        except StorageUnavailableError as error:
+            self._on_error(error)
+            return True
 
     async def run(self) -> None:
         """Write until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._redis.run())
-            group.create_task(self._postgres.run())
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            async for attempt in stamina.retry_context(
+                on=StorageUnavailableError,
+                attempts=None,
+                timeout=None,
+                wait_initial=self._first_retry_seconds,
+                wait_max=5.0,
+                wait_jitter=self._first_retry_seconds,
+            ):
+                with attempt:
+                    await self._write()
+            if not self._changed.is_set():
+                self._written.set()
 
     async def drain(self) -> None:
         """Wait until everything put so far is written."""
-        await asyncio.gather(self._redis.drain(), self._postgres.drain())
+        await self._written.wait()
 
-    async def _write_cache(self, batch: Sequence[Shown]) -> None:
-        # The last of each symbol is all that a reader would see.
-        live = {a.symbol: a for aggregates, _, _ in batch for a in aggregates if a.live}
-        closed = {a.symbol: a for aggregates, _, _ in batch for a in aggregates if not a.live}
-        await self._cache.put_live(list(live.values()))
-        await self._cache.put_windows(list(closed.values()))
-        await self._cache.put_baselines({s: mean for _, _, means in batch for s, mean in means.items()})
+    def _touch(self) -> None:
+        self._written.clear()
+        self._changed.set()
+
+    async def _write(self) -> None:
+        live, closed, baselines = dict(self._live), dict(self._closed), dict(self._baselines)
+        self.failing = True
+        try:
+            await self._cache.put_live(list(live.values()))
+            await self._cache.put_windows(list(closed.values()))
+            await self._cache.put_baselines(baselines)
+        except StorageUnavailableError as error:
+            self._on_error(error)
+            raise
+        self.failing = False
         now_ms = self._now_ms()
+        received = list(self._received)
+        self._received.clear()
+        for waiting, written in ((self._live, live), (self._closed, closed)):
+            for symbol, aggregate in written.items():
+                if waiting.get(symbol) is aggregate:
+                    del waiting[symbol]
+        self._baselines = {s: mean for s, mean in self._baselines.items() if baselines.get(s) != mean}
         await self._on_live(list(live.values()))
-        self._on_visible([now_ms - received for _, posts, _ in batch for received in posts])
-
-    async def _write_store(self, batch: Sequence[Kept]) -> None:
-        # The last revision of each window is all that would be left.
-        windows = {(a.symbol, a.window_start_ms): a for a in batch if isinstance(a, SentimentAggregate)}
-        await self._store.upsert_windows(list(windows.values()))
-        await self._store.insert_spikes([s for s in batch if isinstance(s, ViralSpike)])
+        self._on_visible([now_ms - at_ms for at_ms in received])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
 
@@ -25,18 +25,18 @@ class Shelf:
         self.received: list[int] = []
         self.windows: list[SentimentAggregate] = []
         self.baselines: dict[str, float] = {}
-        self.spikes: list[ViralSpike] = []
+        self.alerted_elsewhere = False
 
-    async def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
+    def put_live(self, aggregates: Sequence[SentimentAggregate], received_at_ms: Sequence[int]) -> None:
         self.live += aggregates
         self.received += received_at_ms
 
-    async def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
+    def put_windows(self, aggregates: Sequence[SentimentAggregate], baselines: Mapping[str, float]) -> None:
         self.windows += aggregates
         self.baselines.update(baselines)
 
-    async def put_spikes(self, spikes: Sequence[ViralSpike]) -> None:
-        self.spikes += spikes
+    async def claim_alert(self, symbol: str, detected_at_ms: int) -> bool:
+        return not self.alerted_elsewhere
 
 
 class Clock:
@@ -74,6 +74,15 @@ def stage(shelf: Shelf, clock: Clock | None = None, **options: float) -> Aggrega
 def windows(outcomes: Sequence[Sequence[object]]) -> list[SentimentAggregate]:
     found = [o.message for each in outcomes for o in each if isinstance(o, Forward)]
     return [message for message in found if isinstance(message, SentimentAggregate)]
+
+
+def spikes(outcomes: Sequence[object]) -> list[ViralSpike]:
+    return [o.message for o in outcomes if isinstance(o, Forward) and isinstance(o.message, ViralSpike)]
+
+
+async def batches(history: Sequence[Delivery[ScoredPost]], size: int = 7) -> AsyncIterator[Sequence[bytes]]:
+    for first in range(0, len(history), size):
+        yield [delivery.message.SerializeToString() for delivery in history[first : first + size]]
 
 
 async def test_a_window_closes_when_a_later_post_comes_for_every_tracked_symbol() -> None:
@@ -161,7 +170,7 @@ async def test_a_restart_gives_the_same_windows() -> None:
     await one.process(history)
     await one.finish()
     two = stage(restarted)
-    await two.restore([delivery.message.SerializeToString() for delivery in history[:40]])
+    await two.restore(batches(history[:40]))
     await two.process(history[40:])
     await two.finish()
     assert restarted.windows == undisturbed.windows
@@ -170,16 +179,15 @@ async def test_a_restart_gives_the_same_windows() -> None:
 async def test_a_spike_is_forwarded_stored_and_refreshes_the_score_at_once() -> None:
     shelf, clock = Shelf(), Clock(START + 60 * MINUTE)
     subject = stage(shelf, clock)
-    await subject.restore([post(n, START + n * MINUTE).message.SerializeToString() for n in range(60)])
+    await subject.restore(batches([post(n, START + n * MINUTE) for n in range(60)]))
     surge = [post(1000 + n, START + 60 * MINUTE + n * 1000) for n in range(30)]
     clock.now = START + 60 * MINUTE + 30_000
     await subject.process(surge)
     shown = len(shelf.live)
     clock.now = START + 60 * MINUTE + 40_000
     outcomes = await subject.tick()
-    alerts = [o for o in outcomes if isinstance(o, Forward) and isinstance(o.message, ViralSpike)]
-    assert [alert.symbol for alert in alerts] == ["BTC"]
-    assert len(shelf.spikes) == 1
+    [alert] = spikes(outcomes)
+    assert (alert.symbol, alert.resolved_at_ms) == ("BTC", 0)
     assert len(shelf.live) > shown
     assert shelf.live[-1].viral_spike or shelf.live[-2].viral_spike
 
@@ -187,7 +195,7 @@ async def test_a_spike_is_forwarded_stored_and_refreshes_the_score_at_once() -> 
 async def test_a_spike_that_the_clock_alone_shows_refreshes_a_symbol_without_new_posts() -> None:
     shelf, clock = Shelf(), Clock(START + 60 * MINUTE)
     subject = stage(shelf, clock)
-    await subject.restore([post(n, START + n * MINUTE).message.SerializeToString() for n in range(60)])
+    await subject.restore(batches([post(n, START + n * MINUTE) for n in range(60)]))
     clock.now = START + 60 * MINUTE + 28_000
     await subject.process([post(1000 + n, START + 60 * MINUTE + n * 900) for n in range(30)])
     clock.now += 1000
@@ -202,7 +210,7 @@ async def test_a_spike_that_the_clock_alone_shows_refreshes_a_symbol_without_new
 async def test_the_live_flag_goes_out_with_the_cooldown_and_the_window_of_the_spike_keeps_its_own() -> None:
     shelf, clock = Shelf(), Clock(START + 60 * MINUTE)
     subject = stage(shelf, clock, cooldown_ms=60_000)
-    await subject.restore([post(n, START + n * MINUTE).message.SerializeToString() for n in range(60)])
+    await subject.restore(batches([post(n, START + n * MINUTE) for n in range(60)]))
     await subject.process([post(1000 + n, START + 60 * MINUTE - n * 100) for n in range(50)])
     flags = {}
     for seconds in range(0, 420, 10):
@@ -221,14 +229,14 @@ async def test_a_restart_marks_the_windows_of_every_spike_as_before() -> None:
     surges = [post(at * 1000 + n, START + at * MINUTE + n * 500) for at in (65, 130) for n in range(60)]
     history = sorted([*quiet, *surges], key=lambda d: d.message.post.timestamp_ms)
     undisturbed, restarted = Shelf(), Shelf()
-    await stage(undisturbed).process(history)
-    await stage(restarted).restore([d.message.SerializeToString() for d in history])
+    outcomes = [o for each in await stage(undisturbed).process(history) for o in each]
+    again = await stage(restarted).restore(batches(history))
     marked = [(w.window_start_ms - START) // MINUTE for w in undisturbed.windows if w.viral_spike]
     assert 65 in marked
     assert 130 in marked
     assert restarted.windows == undisturbed.windows
-    assert restarted.spikes == []
-    assert len(undisturbed.spikes) == 2
+    assert spikes(again) == []
+    assert len([spike for spike in spikes(outcomes) if not spike.resolved_at_ms]) == 2
 
 
 async def test_a_session_has_windows_of_its_own_and_stores_nothing() -> None:

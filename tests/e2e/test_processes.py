@@ -83,4 +83,4 @@ async def test_a_stage_without_servers_says_what_to_configure() -> None:
     _, errors = await process.communicate()
     assert process.returncode == 1
     [line] = errors.decode().splitlines()
-    assert line.startswith("error: nats.url and storage.redis.url and storage.postgresql.dsn not configured")
+    assert line.startswith("error: nats.url and storage.redis.url not configured")

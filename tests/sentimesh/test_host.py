@@ -166,8 +166,12 @@ async def test_reading_back_gives_what_came_up_to_a_sequence(bus: Bus) -> None:
     since = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
     await send(bus, "go 1", "go 2", "go 3")
     last = (await bus.jetstream.stream_info(RAW.stream)).state.last_seq
-    found = [data async for batch in bus.read_back(RAW, since, last - 1) for data in batch]
-    assert [RawPost.FromString(data).payload for data in found] == [b"go 1", b"go 2"]
+    found = [message async for batch in bus.read_back(RAW, since, last - 1) for message in batch]
+    assert [(subject, RawPost.FromString(data).payload) for subject, _, data in found] == [
+        ("social.raw.twitter", b"go 1"),
+        ("social.raw.twitter", b"go 2"),
+    ]
+    assert [sequence for _, sequence, _ in found] == [last - 2, last - 1]
 
 
 async def test_a_broker_that_is_not_there_is_one_clear_error() -> None:

@@ -1,9 +1,9 @@
-"""The writers in front of the back ends: real ones, ones that are away, ones that refuse."""
+"""What stands in front of the back ends: the sink of live scores on a real Redis, and writers on a real broker."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +11,18 @@ from typing import Any
 import asyncpg
 import pytest
 import redis.asyncio
+import stamina
+from google.protobuf import json_format
+from pydantic import SecretStr
 
-from sentimesh.errors import SentimeshError, StorageRefusedError, StorageUnavailableError
-from sentimesh.pb.pipeline_pb2 import ViralSpike
+from sentimesh.bus import AGGREGATES, DEAD_LETTERS, TOPICS, VIRAL_ALERTS, Bus, Topic
+from sentimesh.errors import StorageRefusedError, StorageUnavailableError
+from sentimesh.host import StageWorker
+from sentimesh.pb.pipeline_pb2 import DeadLetter, ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 from sentimesh.storage import AggregateStore, SentimentCache
-from sentimesh.storage.writers import Cache, QueuedSink, Store
+from sentimesh.storage.writers import LiveSink, WriterStage, spike_key, window_key
+from sentimesh.telemetry import Metrics, Tracing
 
 WINDOW = 300_000
 START = 1_700_000_400_000 // WINDOW * WINDOW
@@ -40,79 +46,26 @@ def spike(platform: str = "twitter", at_ms: int = START) -> ViralSpike:
 
 
 @dataclass
-class Shelf:
-    """Any back end: keeps what it gets once it is there, and says when it was asked."""
-
-    there: asyncio.Event = field(default_factory=asyncio.Event)
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    waits: bool = False
-    kept: list[Any] = field(default_factory=list)
-    refused: set[int] = field(default_factory=set)
-
-    async def _keep(self, items: Sequence[Any]) -> None:
-        if not items:
-            return
-        self.asked.set()
-        if self.waits:
-            await self.there.wait()
-        if not self.there.is_set():
-            raise StorageUnavailableError("away")
-        if any(getattr(item, "post_count", None) in self.refused for item in items):
-            raise StorageRefusedError("a row that can never be stored")
-        self.kept += items
-
-    async def put_live(self, aggregates: Sequence[SentimentAggregate]) -> None:
-        await self._keep(aggregates)
-
-    async def put_windows(self, aggregates: Sequence[SentimentAggregate]) -> None:
-        await self._keep(aggregates)
-
-    async def put_baselines(self, means: Mapping[str, float]) -> None:
-        await self._keep(list(means.items()))
-
-    async def upsert_windows(self, aggregates: Sequence[SentimentAggregate]) -> None:
-        await self._keep(aggregates)
-
-    async def insert_spikes(self, spikes: Sequence[ViralSpike]) -> None:
-        await self._keep(spikes)
-
-
-def shelf(*, there: bool = True, waits: bool = False) -> Shelf:
-    made = Shelf(waits=waits)
-    if there:
-        made.there.set()
-    return made
-
-
-@dataclass
 class Told:
     """What the callbacks were told."""
 
     live: list[SentimentAggregate] = field(default_factory=list)
     visible: list[int] = field(default_factory=list)
-    errors: list[tuple[str, SentimeshError]] = field(default_factory=list)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the lanes run until it holds; the test's own limit ends a wait for ever."""
-    while not condition():  # noqa: ASYNC110 (a turn of the loop, not a time)
-        await asyncio.sleep(0)
+    errors: list[StorageUnavailableError] = field(default_factory=list)
 
 
 @asynccontextmanager
-async def running(cache: Cache, store: Store, told: Told, capacity: int = 100) -> AsyncIterator[QueuedSink]:
+async def running(cache: SentimentCache, told: Told) -> AsyncIterator[LiveSink]:
     async def on_live(aggregates: Sequence[SentimentAggregate]) -> None:
         told.live += aggregates
 
-    sink = QueuedSink(
+    sink = LiveSink(
         cache,
-        store,
         now_ms=lambda: NOW,
         on_live=on_live,
         on_visible=told.visible.extend,
-        on_error=lambda backend, error: told.errors.append((backend, error)),
-        capacity=capacity,
-        first_retry_seconds=0,
+        on_error=told.errors.append,
+        first_retry_seconds=0.01,
     )
     task = asyncio.create_task(sink.run())
     yield sink
@@ -121,92 +74,184 @@ async def running(cache: Cache, store: Store, told: Told, capacity: int = 100) -
         await task
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until it holds; the test's own limit ends a wait for ever."""
+    while not condition():  # noqa: ASYNC110 (any of several things may make it true)
+        await asyncio.sleep(0.01)
+
+
 @pytest.fixture
-async def cache(redis_url: str) -> AsyncIterator[SentimentCache]:
+async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         await client.flushdb()
-        yield SentimentCache(client)
+        yield client
+        await client.config_set("maxmemory", "0")
 
 
-async def test_everything_ends_up_where_readers_look(cache: SentimentCache, pool: asyncpg.Pool[Any]) -> None:
-    store, told = AggregateStore(pool), Told()
-    async with running(cache, store, told) as sink:
-        await sink.put_live([aggregate(live=True)], [NOW - 40, NOW - 3])
-        await sink.put_windows([aggregate(0), aggregate(0, "ETH")], {"BTC": 5.0, "ETH": 5.0})
-        await sink.put_spikes([spike()])
+async def test_live_scores_windows_and_baselines_are_where_readers_look(client: redis.asyncio.Redis) -> None:
+    cache, told = SentimentCache(client), Told()
+    async with running(cache, told) as sink:
+        sink.put_live([aggregate(live=True)], [NOW - 40, NOW - 3])
+        sink.put_windows([aggregate(1), aggregate(0), aggregate(0, "ETH")], {"BTC": 5.0})
         await sink.drain()
     assert await cache.get(["BTC", "ETH"]) == [aggregate(live=True), None]
-    assert await store.latest(["BTC", "ETH"]) == [aggregate(0), aggregate(0, "ETH")]
-    assert await pool.fetchval("SELECT count(*) FROM social_viral_spikes") == 1
+    closed = json_format.Parse(await client.get("social:window:BTC"), SentimentAggregate())
+    assert closed == aggregate(1)
+    assert await client.get("social:volume_baseline:BTC") == b'{"avg_5min_count":5.0}'
     assert told == Told(live=[aggregate(live=True)], visible=[40, 3])
 
 
-async def test_one_back_end_away_does_not_hold_up_the_others_and_catches_up() -> None:
-    cache, store, told = shelf(), shelf(there=False), Told()
-    async with running(cache, store, told) as sink:
-        await sink.put_windows([aggregate(0)], {"BTC": 5.0})
-        await sink.put_live([aggregate(1, live=True)], [NOW])
-        await until(lambda: len(told.errors) >= 3 and bool(told.live))
-        assert cache.kept == [aggregate(1, live=True), aggregate(0), ("BTC", 5.0)]
-        assert {(backend, str(error)) for backend, error in told.errors} == {("postgresql", "away")}
-        assert store.kept == []
-        store.there.set()
+async def test_a_redis_that_refuses_writes_gets_the_newest_score_once_it_takes_them(
+    client: redis.asyncio.Redis,
+) -> None:
+    cache, told = SentimentCache(client), Told()
+    await client.config_set("maxmemory", "1")
+    async with running(cache, told) as sink:
+        sink.put_live([aggregate(0, live=True)], [NOW - 7])
+        await until(lambda: len(told.errors) > 1)
+        assert sink.failing
+        sink.put_live([aggregate(1, live=True)], [NOW - 5])
+        assert told.live == []
+        await client.config_set("maxmemory", "0")
         await sink.drain()
-    assert store.kept == [aggregate(0)]
+        assert not sink.failing
+    assert await cache.get(["BTC"]) == [aggregate(1, live=True)]
+    assert told.visible == [7, 5]
 
 
-async def test_a_full_queue_makes_the_stage_wait() -> None:
-    cache, store, told = shelf(), shelf(there=False, waits=True), Told()
-    async with running(cache, store, told, capacity=2) as sink:
-        await sink.put_spikes([spike(at_ms=START)])
-        await store.asked.wait()
-        # One is being written, two wait, and there is no room for a fourth.
-        await sink.put_spikes([spike(at_ms=START + 1), spike(at_ms=START + 2)])
-        fourth = asyncio.create_task(sink.put_spikes([spike(at_ms=START + 3)]))
-        for _ in range(100):
-            await asyncio.sleep(0)
-        assert not fourth.done()
-        # The other back end takes what is for it meanwhile.
-        await sink.put_live([aggregate(live=True)], [])
-        await until(lambda: bool(told.live))
-        store.there.set()
-        await fourth
-        await sink.drain()
-    assert [kept.detected_at_ms - START for kept in store.kept] == [0, 1, 2, 3]
-    assert told.errors == []
+async def test_an_alert_is_claimed_once_a_cooldown_by_all_who_share_redis(client: redis.asyncio.Redis) -> None:
+    one, two = SentimentCache(client, cooldown_seconds=300), SentimentCache(client, cooldown_seconds=300)
+    assert await one.claim_alert("BTC", START)
+    assert not await two.claim_alert("BTC", START + 299_999)
+    assert not await two.claim_alert("BTC", START - 10_000)
+    assert await two.claim_alert("ETH", START + 10_000)
+    assert await one.claim_alert("BTC", START), "who has alerted may say so again"
+    assert await two.claim_alert("BTC", START + 300_000)
+    assert 0 < await client.pttl("social:viral_cooldown:BTC") <= 300_000
+    assert await SentimentCache(client, cooldown_seconds=0).claim_alert("BTC", START + 300_001)
 
 
-async def test_the_newest_of_each_window_and_symbol_is_written() -> None:
-    cache, store, told = shelf(), shelf(there=False, waits=True), Told()
-    async with running(cache, store, told) as sink:
-        await sink.put_windows([aggregate(0, count=1)], {})
-        await store.asked.wait()
-        await sink.put_windows([aggregate(1, count=1), aggregate(1, "ETH", count=1)], {})
-        await sink.put_windows([aggregate(1, count=2)], {})
-        store.there.set()
-        await sink.drain()
-    assert store.kept == [aggregate(0, count=1), aggregate(1, count=2), aggregate(1, "ETH", count=1)]
+async def test_without_redis_an_alert_goes_out_all_the_same() -> None:
+    told = Told()
+    async with (
+        redis.asyncio.Redis.from_url("redis://127.0.0.1:1/0") as nobody,
+        running(SentimentCache(nobody), told) as sink,
+    ):
+        assert await sink.claim_alert("BTC", START)
+    [error] = told.errors
+    assert "storage.redis.url" in str(error)
 
 
-async def test_a_row_that_is_refused_is_reported_and_the_others_are_written() -> None:
-    cache, store, told = shelf(), shelf(), Told()
-    store.refused = {13}
-    async with running(cache, store, told) as sink:
-        await sink.put_windows([aggregate(n, count=10 + n) for n in range(7)], {})
-        await sink.drain()
-    assert [kept.post_count for kept in store.kept] == [10, 11, 12, 14, 15, 16]
-    assert [(backend, type(error)) for backend, error in told.errors] == [("postgresql", StorageRefusedError)]
+@pytest.fixture
+async def bus(nats_url: str) -> AsyncIterator[Bus]:
+    async with Bus(SecretStr(nats_url)) as bus:
+        for topic in TOPICS:
+            await bus.jetstream.delete_stream(topic.stream)
+        await bus.ensure_streams()
+        yield bus
+
+
+async def send(bus: Bus, *messages: SentimentAggregate | ViralSpike) -> None:
+    for number, message in enumerate(messages):
+        prefix = AGGREGATES.prefix if isinstance(message, SentimentAggregate) else VIRAL_ALERTS.prefix
+        await (await bus.publish(f"{prefix}.{message.symbol}", message, f"{prefix}{number}"))
+
+
+@asynccontextmanager
+async def writing(
+    bus: Bus, name: str, topic: Topic, kind: type[Any], stage: WriterStage[Any]
+) -> AsyncIterator[StageWorker]:
+    stop = asyncio.Event()
+    worker = StageWorker(name, stage, bus, topic, kind, metrics=Metrics(), tracing=Tracing("test", None))
+    task = asyncio.create_task(worker.run(stop))
+    yield worker
+    stop.set()
+    await task
+
+
+async def finished(bus: Bus, worker: StageWorker) -> None:
+    async for attempt in stamina.retry_context(on=Exception, attempts=None, timeout=60, wait_max=0.05):
+        with attempt:
+            assert await bus.lag(worker.topic, worker.durable) == 0
+
+
+class Shelf:
+    """A back end that may be away, hang or refuse."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self.away = False
+        self.asked = 0
+        self.refused: set[int] = set()
+
+    async def write(self, items: Sequence[Any]) -> None:
+        self.asked += 1
+        if self.away:
+            raise StorageUnavailableError("away")
+        if any(getattr(item, "post_count", None) in self.refused for item in items):
+            raise StorageRefusedError("PostgreSQL refuses a row")
+        self.kept += items
+
+
+async def test_one_back_end_away_does_not_hold_up_the_others_and_catches_up(bus: Bus) -> None:
+    there, away = Shelf(), Shelf()
+    away.away = True
+    stage = WriterStage[SentimentAggregate](away.write, key=window_key)
+    async with (
+        writing(bus, "one", AGGREGATES, SentimentAggregate, WriterStage(there.write, key=window_key)) as one,
+        writing(bus, "two", AGGREGATES, SentimentAggregate, stage) as two,
+    ):
+        await send(bus, *(aggregate(n) for n in range(5)))
+        await finished(bus, one)
+        await until(lambda: away.asked > 2)
+        assert there.kept == [aggregate(n) for n in range(5)]
+        assert away.kept == []
+        assert stage.failing
+        away.away = False
+        await finished(bus, two)
+        assert not stage.failing
+    assert away.kept == [aggregate(n) for n in range(5)]
+
+
+async def test_what_came_while_no_writer_ran_is_written_when_one_does(bus: Bus) -> None:
+    shelf = Shelf()
+    await send(bus, *(aggregate(n) for n in range(3)))
+    async with writing(bus, "late", AGGREGATES, SentimentAggregate, WriterStage(shelf.write, key=window_key)) as worker:
+        await finished(bus, worker)
+    assert shelf.kept == [aggregate(n) for n in range(3)]
+
+
+async def test_of_a_batch_the_last_of_each_window_is_written(bus: Bus) -> None:
+    shelf = Shelf()
+    await send(bus, aggregate(0, count=1), aggregate(1, count=1), aggregate(1, "ETH", count=1), aggregate(1, count=2))
+    async with writing(bus, "one", AGGREGATES, SentimentAggregate, WriterStage(shelf.write, key=window_key)) as worker:
+        await finished(bus, worker)
+    assert {(a.symbol, a.window_start_ms): a.post_count for a in shelf.kept} == {
+        ("BTC", START): 1,
+        ("BTC", START + WINDOW): 2,
+        ("ETH", START + WINDOW): 1,
+    }
+    assert shelf.kept[-1] != aggregate(1, count=1)
+
+
+async def test_a_row_that_is_refused_becomes_a_dead_letter_and_the_others_are_written(bus: Bus) -> None:
+    shelf = Shelf()
+    shelf.refused = {13}
+    await send(bus, *(aggregate(n, count=10 + n) for n in range(7)))
+    async with writing(bus, "pg", AGGREGATES, SentimentAggregate, WriterStage(shelf.write, key=window_key)) as worker:
+        await finished(bus, worker)
+    assert [kept.post_count for kept in shelf.kept] == [10, 11, 12, 14, 15, 16]
+    message = await bus.jetstream.get_msg(DEAD_LETTERS.stream, subject="social.dlq.pg")
+    letter = DeadLetter.FromString(message.data or b"")
+    assert letter.reason == "PostgreSQL refuses a row"
+    assert SentimentAggregate.FromString(letter.payload).post_count == 13
 
 
 @pytest.mark.parametrize("platform", ["no\x00name", "a platform with a name that does not fit"])
-async def test_postgresql_refuses_only_what_it_cannot_hold(
-    cache: SentimentCache, pool: asyncpg.Pool[Any], platform: str
-) -> None:
-    told = Told()
-    async with running(cache, AggregateStore(pool), told) as sink:
-        await sink.put_spikes([spike(at_ms=START), spike(platform, START + 1), spike(at_ms=START + 2)])
-        await sink.drain()
+async def test_postgresql_refuses_only_what_it_cannot_hold(bus: Bus, pool: asyncpg.Pool[Any], platform: str) -> None:
+    stage = WriterStage[ViralSpike](AggregateStore(pool).upsert_spikes, key=spike_key)
+    await send(bus, spike(at_ms=START), spike(platform, START + 1), spike(at_ms=START + 2))
+    async with writing(bus, "postgresql-spikes", VIRAL_ALERTS, ViralSpike, stage) as worker:
+        await finished(bus, worker)
     assert await pool.fetchval("SELECT count(*) FROM social_viral_spikes") == 2
-    [(backend, error)] = told.errors
-    assert backend == "postgresql"
-    assert isinstance(error, StorageRefusedError)
+    assert await bus.jetstream.get_msg(DEAD_LETTERS.stream, subject="social.dlq.postgresql-spikes")
