@@ -98,14 +98,17 @@ $(STAMPS)/native: pyproject.toml $(NATIVE_SOURCES) $(STAMPS)/packages
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --uv -q
 	touch $@
 
-# One folder a peer; its tools.go imports the program, its go.mod and go.sum pin it.
-.peers/bin/%: tools/peers/%/go.mod tools/peers/%/go.sum tools/peers/%/tools.go
+# One folder a peer; its tools.go imports the program, its go.mod and go.sum pin it. A peer that needs more than
+# `go build` brings a build.sh, which is given the file to write.
+.SECONDEXPANSION:
+.peers/bin/%: $$(wildcard tools/peers/%/*)
 	@command -v go >/dev/null || { \
 	  echo "error: the peers are built with Go, which is not on PATH: install it; tests that use a peer are skipped without" >&2; \
 	  exit 1; \
 	}
 	mkdir -p $(@D)
-	package="$$(sed -n 's/^import _ "\(.*\)"$$/\1/p' tools/peers/$*/tools.go)"; \
+	if [ -e tools/peers/$*/build.sh ]; then tools/peers/$*/build.sh "$(CURDIR)/$@"; exit; fi; \
+	  package="$$(sed -n 's/^import _ "\(.*\)"$$/\1/p' tools/peers/$*/tools.go)"; \
 	  cd tools/peers/$* && go build -trimpath -o "$(CURDIR)/$@" "$$package"
 
 .PHONY: help setup demo up test lint format bench proto proto-baseline lock peers clean

@@ -14,7 +14,9 @@ import pytest
 from pydantic import SecretStr
 
 from sentimesh.embedded import EmbeddedServers
+from sentimesh.settings import InfluxDB
 from sentimesh.storage import connect
+from tests import influxd
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -78,3 +80,19 @@ async def pool(postgres_dsn: str) -> AsyncIterator[asyncpg.Pool[Any]]:
     await pool.close()
     await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await connection.close()
+
+
+@pytest.fixture(scope="session")
+def influx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[influxd.Influxd]:
+    """InfluxDB 2, set up and without buckets of ours."""
+    if not influxd.BINARY.is_file():
+        pytest.skip(".peers/bin/influxd is not here: `make peers` builds it")
+    server = influxd.Influxd(tmp_path_factory.mktemp("influxd"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def influx_section(influx: influxd.Influxd) -> InfluxDB:
+    """Settings with buckets of this test's own."""
+    return influx.section(f"test_{uuid.uuid4().hex}")

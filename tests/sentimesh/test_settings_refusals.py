@@ -92,7 +92,7 @@ def test_every_key_of_the_specification_is_accepted_and_has_its_default(
 def test_defaults_without_a_file() -> None:
     settings = load_settings(None)
     assert len(settings.symbols) == 20
-    assert settings.server_urls() == {"nats": None, "redis": None, "postgresql": None}
+    assert settings.server_urls() == {"nats": None, "redis": None, "postgresql": None, "influxdb": None}
     assert (settings.server.host, settings.server.gateway_port) == ("127.0.0.1", 50055)
     assert settings.nats.sync_always
     assert settings.data_dir.is_absolute()
@@ -284,7 +284,7 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path: Path, keys: 
 
 
 def test_the_secrets_of_the_tree_are_known() -> None:
-    assert len(secret_keys(Settings)) == 10
+    assert len(secret_keys(Settings)) == 13
 
 
 def test_no_secret_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,3 +326,33 @@ def test_an_assignment_is_checked_and_its_refusal_repeats_nothing() -> None:
 def test_what_show_prints_can_be_loaded_again(tmp_path: Path) -> None:
     tree = masked(load_settings(None))
     assert load_settings(written(tmp_path, yaml.safe_dump(tree))).model_dump() == load_settings(None).model_dump()
+
+
+def test_influxdb_is_used_only_with_both_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings(None).storage.influxdb.url is None
+    monkeypatch.setenv("SENTIMESH__STORAGE__INFLUXDB__URL", "http://influx.example:8086")
+    assert refusal(None) == (
+        "configuration: social_sentiment.storage.influxdb: url is set and token is not: "
+        f"set both, or neither to go without InfluxDB{HINT}"
+    )
+    monkeypatch.setenv("SENTIMESH__STORAGE__INFLUXDB__TOKEN", SECRET)
+    settings = load_settings(None)
+    assert plain(settings.server_urls()["influxdb"]) == "http://influx.example:8086"
+    assert (settings.storage.influxdb.org, settings.storage.influxdb.bucket) == ("sentimesh", "social_sentiment")
+    assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize("url", ["influx:8086", "ftp://influx", f"http://u:{SECRET}@influx", "http://", "http://a b"])
+def test_a_url_that_influxdb_cannot_have(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("SENTIMESH__STORAGE__INFLUXDB__TOKEN", SECRET)
+    monkeypatch.setenv("SENTIMESH__STORAGE__INFLUXDB__URL", url)
+    assert refusal(None) == (
+        "SENTIMESH__STORAGE__INFLUXDB__URL for social_sentiment.storage.influxdb.url: "
+        f"Input should be http://host:port or https://host:port, without user and password{HINT}"
+    )
+
+
+@pytest.mark.parametrize("bucket", ["", "_monitoring", 'a"b', "a b"])
+def test_a_name_that_a_bucket_cannot_have(tmp_path: Path, bucket: str) -> None:
+    tree = {"social_sentiment": {"storage": {"influxdb": {"bucket": bucket}}}}
+    assert "storage.influxdb.bucket: String should match pattern" in refusal(written(tmp_path, yaml.safe_dump(tree)))
