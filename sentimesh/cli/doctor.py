@@ -27,6 +27,7 @@ from sentimesh.errors import SentimeshError
 from sentimesh.native import simhash64
 from sentimesh.settings import Settings, load_settings
 from sentimesh.stack import STAGES
+from sentimesh.storage.influx import InfluxStore
 
 CHECK_SECONDS = 3.0
 
@@ -111,17 +112,28 @@ async def reachable(settings: Settings) -> list[Finding]:
         connection = await asyncpg.connect(dsn.get_secret_value())
         await connection.close()
 
-    for key, value, ask in (
-        ("nats.url", settings.nats.url, broker),
-        ("storage.redis.url", settings.storage.redis.url, cache),
-        ("storage.postgresql.dsn", settings.storage.postgresql.dsn, database),
+    async def series(_url: SecretStr) -> None:
+        if store := InfluxStore.configured(settings.storage.influxdb):
+            try:
+                await store.ping()
+            finally:
+                await store.close()
+
+    embedded = "an embedded server is started"
+    for key, value, ask, otherwise in (
+        ("nats.url", settings.nats.url, broker, embedded),
+        ("storage.redis.url", settings.storage.redis.url, cache, embedded),
+        ("storage.postgresql.dsn", settings.storage.postgresql.dsn, database, embedded),
+        ("storage.influxdb.url", settings.storage.influxdb.url, series, "InfluxDB is not used"),
     ):
         if value is None:
-            findings.append((key, None, "not configured: an embedded server is started"))
+            findings.append((key, None, f"not configured: {otherwise}"))
             continue
         try:
             await asyncio.wait_for(ask(value), CHECK_SECONDS)
             findings.append((key, True, "answers"))
+        except SentimeshError as error:
+            findings.append((key, False, str(error)))
         except Exception as error:
             # Whatever the client library raises; its text may quote the URL.
             findings.append((key, False, f"does not answer ({type(error).__name__}): start it or correct the key"))

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from sentimesh.cli.app import app
 from sentimesh.cli.doctor import DoctorError, reachable
 from sentimesh.settings import load_settings
+from tests.influxd import TOKEN, Influxd
 
 CLOSED = "127.0.0.1:1"
 
@@ -55,6 +56,21 @@ def test_configured_servers_answer(
     assert [rows[key] for key in ("nats.url", "storage.redis.url", "storage.postgresql.dsn")] == ["ok answers"] * 3
 
 
+@pytest.mark.peer
+def test_influxdb_is_asked_when_it_is_configured(influx: Influxd, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor()[1]["storage.influxdb.url"] == "- not configured: InfluxDB is not used"
+    monkeypatch.setenv("SENTIMESH__STORAGE__INFLUXDB__URL", influx.url)
+    monkeypatch.setenv("SENTIMESH__STORAGE__INFLUXDB__TOKEN", TOKEN)
+    result, rows = doctor()
+    assert result.exit_code == 0, result.output
+    assert rows["storage.influxdb.url"] == "ok answers"
+    monkeypatch.setenv("SENTIMESH__STORAGE__INFLUXDB__TOKEN", "hunter2")
+    result, rows = doctor()
+    assert result.exit_code == 1
+    assert "unauthorized access" in rows["storage.influxdb.url"]
+    assert "hunter2" not in result.output
+
+
 async def streams(nats_url: str) -> set[str]:
     client = await nats.connect(nats_url)
     try:
@@ -79,12 +95,16 @@ def test_what_does_not_answer_is_named_without_its_secret(monkeypatch: pytest.Mo
     monkeypatch.setenv("SENTIMESH__NATS__URL", f"nats://user:hunter2@{CLOSED}")
     monkeypatch.setenv("SENTIMESH__STORAGE__REDIS__URL", f"redis://:hunter2@{CLOSED}")
     monkeypatch.setenv("SENTIMESH__STORAGE__POSTGRESQL__DSN", f"postgresql://user:hunter2@{CLOSED}/x")
+    monkeypatch.setenv("SENTIMESH__STORAGE__INFLUXDB__URL", f"http://{CLOSED}")
+    monkeypatch.setenv("SENTIMESH__STORAGE__INFLUXDB__TOKEN", "hunter2")
     result, rows = doctor()
     assert result.exit_code == 1
     for key in ("nats.url", "storage.redis.url", "storage.postgresql.dsn"):
         assert rows[key].startswith("MISSING does not answer ("), rows[key]
+    assert rows["storage.influxdb.url"].startswith("MISSING InfluxDB does not answer (")
     assert isinstance(result.exception, DoctorError)
-    assert str(result.exception).startswith("nats.url, storage.redis.url, storage.postgresql.dsn: ")
+    keys = "nats.url, storage.redis.url, storage.postgresql.dsn, storage.influxdb.url: "
+    assert str(result.exception).startswith(keys)
     assert "hunter2" not in result.output + str(result.exception)
 
 
