@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from sentimesh.cli import config, demo, doctor, get, replay, run, score, symbols, up
+from sentimesh.cli import baseline, config, demo, doctor, get, replay, run, score, symbols, up
 from sentimesh.errors import SentimeshError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("score")(score.score)
 app.command("symbols")(symbols.symbols)
 app.command("get")(get.get)
 app.command("doctor")(doctor.doctor)
+app.add_typer(baseline.app, name="baseline")
 
 
 @app.callback()
