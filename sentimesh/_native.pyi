@@ -88,7 +88,10 @@ class WindowStats:
 
 @final
 class SlideCount:
-    """A sliding window that holds at least ``spike_min_mentions`` and has ten minutes of history before it."""
+    """A sliding window that holds at least ``spike_min_mentions`` and has ten minutes of history before it.
+
+    It comes when the clock passes its end, and again for each post that is accepted after that and belongs in it.
+    """
 
     @property
     def symbol(self) -> str: ...
@@ -98,9 +101,12 @@ class SlideCount:
     def mention_count(self) -> int: ...
     @property
     def baseline_rate(self) -> float:
-        """Mentions per sliding window over the baseline span before it, or what there is of it."""
+        """Mentions per sliding window over the baseline span before it, or what the store still knows of it."""
     @property
     def platform_counts(self) -> dict[str, int]: ...
+    @property
+    def late(self) -> bool:
+        """Whether it comes because of a post after its end; its end may then lie before ends that came earlier."""
 
 @final
 class BatchResult:
@@ -112,7 +118,11 @@ class BatchResult:
         """Index of a malformed message to what is wrong with it."""
     @property
     def events(self) -> list[tuple[int, WindowStats | SlideCount]]:
-        """Index of the message whose time brought it about, and the closed window or slide, in order of time."""
+        """Index of the message that brought it about, and the window or slide.
+
+        What the message's time brings about comes first, in order of time, then the slides that the message is late
+        for, in order of time.
+        """
 
 @final
 class WindowStore:
@@ -120,7 +130,10 @@ class WindowStore:
 
     Tumbling windows start at multiples of ``window_ms`` and close, for every symbol and also without posts, at their
     end plus ``allowed_lateness_ms``; the first is the one that contains the first time seen, or with ``start_ms`` the
-    first that does not start before it. Spans are multiples of ``slice_ms``; ValueError says which is not.
+    first that does not start before it. Give ``start_ms`` to a store that is restored from a log that is whole from
+    there on: slides then count the time before its first post as silence. To agree with a store that never stopped,
+    read back what arrived since the start of the window ``span_ms`` before the clock.
+    Spans are multiples of ``slice_ms``, a ring holds at most 100,000 slices; ValueError says which does not fit.
     """
 
     def __new__(
@@ -146,8 +159,10 @@ class WindowStore:
         malformed. An event-clock jump of more than ``span_ms`` is a hole in a recording: windows go on up to
         ``span_ms`` after the old time and then from the one that contains the new time, where the baseline's history
         starts anew. A post older than ``span_ms`` is late; a younger one whose window is closed is accepted, and
-        that window comes again with the next revision once a batch, at its end (index of the last message). A second
-        (post_id, symbol) is a duplicate whatever its time. Raises TypeError for a message that is not bytes.
+        that window comes again with the next revision once a batch, at its end (index of the last message). Slides that
+        have ended and hold an accepted post (at most ``spike_window_ms`` / ``slide_ms``, of its symbol only) are
+        evaluated again at once, post by post, so that they do not depend on the cut of batches. A second (post_id,
+        symbol) is a duplicate whatever its time. Raises TypeError for a message that is not bytes.
         """
     def advance(self, clock_ms: int) -> list[WindowStats | SlideCount]:
         """Move the clock (never back) and return what is due, in order of time."""

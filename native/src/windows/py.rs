@@ -1,22 +1,81 @@
 //! Binding of [`super::store`].
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Mutex;
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
+use super::config::{Config, check_time};
 use super::message::LAST_MS;
-use super::slices::Totals;
-use super::store::{Config, Event, MAX_AHEAD_MS, Status, Store, check_time};
+use super::slices::{PlatformCounts, Totals};
+use super::store::{Event, MAX_AHEAD_MS, Status, Store};
 use crate::python::{extract_messages, extract_texts, with_lock};
+
+/// A name that the store has already, copied only when Python asks for it.
+struct Name(Arc<str>);
+
+impl<'py> IntoPyObject<'py> for &Name {
+    type Target = PyString;
+    type Output = Bound<'py, PyString>;
+    type Error = Infallible;
+
+    fn into_pyobject(self, py: Python<'py>) -> Result<Self::Output, Self::Error> {
+        Ok(PyString::new(py, &self.0))
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Posts a platform, in order of the platforms' names: a dict for Python.
+struct NamedCounts(Vec<(Name, u64)>);
+
+impl NamedCounts {
+    fn new(store: &Store, counts: &PlatformCounts) -> Self {
+        let name = |platform: u32| Name(store.platforms()[platform as usize].clone());
+        let mut named: Vec<(Name, u64)> = Vec::with_capacity(4);
+        named.extend(counts.iter().map(|(platform, count)| (name(platform), count)));
+        named.sort_unstable_by(|(one, _), (other, _)| one.0.cmp(&other.0));
+        Self(named)
+    }
+}
+
+impl<'py> IntoPyObject<'py> for &NamedCounts {
+    type Target = PyDict;
+    type Output = Bound<'py, PyDict>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
+        let counts = PyDict::new(py);
+        for (name, count) in &self.0 {
+            counts.set_item(name, count)?;
+        }
+        Ok(counts)
+    }
+}
+
+impl fmt::Debug for NamedCounts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_map()
+            .entries(self.0.iter().map(|(name, count)| (name, count)))
+            .finish()
+    }
+}
 
 /// One symbol over one span of time.
 #[pyclass(frozen, get_all, module = "sentimesh._native")]
 pub struct WindowStats {
-    symbol: String,
+    symbol: Name,
     start_ms: i64,
     end_ms: i64,
     /// Mean polarity weighted by engagement_weight * credibility_score; 0.0 without weight.
@@ -25,7 +84,7 @@ pub struct WindowStats {
     credibility: f64,
     post_count: u64,
     unique_authors: u64,
-    platform_counts: BTreeMap<String, u64>,
+    platform_counts: NamedCounts,
     /// 0 for a window's first closing, and for live reads.
     revision: u32,
 }
@@ -52,20 +111,27 @@ impl WindowStats {
 /// A sliding window that holds at least ``spike_min_mentions``.
 #[pyclass(frozen, get_all, module = "sentimesh._native")]
 pub struct SlideCount {
-    symbol: String,
+    symbol: Name,
     end_ms: i64,
     mention_count: u64,
     /// Mentions per sliding window over the baseline span before the window.
     baseline_rate: f64,
-    platform_counts: BTreeMap<String, u64>,
+    platform_counts: NamedCounts,
+    /// Whether it counts in a post that came after its end.
+    late: bool,
 }
 
 #[pymethods]
 impl SlideCount {
     fn __repr__(&self) -> String {
         format!(
-            "SlideCount(symbol={:?}, end_ms={}, mention_count={}, baseline_rate={:?}, platform_counts={:?})",
-            self.symbol, self.end_ms, self.mention_count, self.baseline_rate, self.platform_counts
+            "SlideCount(symbol={:?}, end_ms={}, mention_count={}, baseline_rate={:?}, platform_counts={:?}, late={})",
+            self.symbol,
+            self.end_ms,
+            self.mention_count,
+            self.baseline_rate,
+            self.platform_counts,
+            if self.late { "True" } else { "False" }
         )
     }
 }
@@ -102,12 +168,14 @@ impl Named {
                 mention_count,
                 baseline_rate,
                 platforms,
+                late,
             } => Self::Slide(SlideCount {
-                symbol: store.symbols()[symbol].clone(),
+                symbol: Name(store.symbols()[symbol].clone()),
                 end_ms,
                 mention_count,
                 baseline_rate,
-                platform_counts: name_platforms(store, &platforms),
+                platform_counts: NamedCounts::new(store, &platforms),
+                late,
             }),
         }
     }
@@ -122,34 +190,29 @@ impl Named {
 
 fn stats(store: &Store, symbol: usize, start_ms: i64, revision: u32, totals: &Totals) -> WindowStats {
     WindowStats {
-        symbol: store.symbols()[symbol].clone(),
+        symbol: Name(store.symbols()[symbol].clone()),
         start_ms,
         end_ms: start_ms + store.config().window_ms,
         polarity: totals.polarity(),
         credibility: totals.credibility(),
         post_count: totals.count,
         unique_authors: totals.unique_authors,
-        platform_counts: name_platforms(store, &totals.platforms),
+        platform_counts: NamedCounts::new(store, &totals.platforms),
         revision,
     }
 }
 
-fn name_platforms(store: &Store, counts: &BTreeMap<u32, u64>) -> BTreeMap<String, u64> {
-    counts
-        .iter()
-        .map(|(&platform, &count)| (store.platforms()[platform as usize].clone(), count))
-        .collect()
-}
-
-fn status_name(status: Status) -> &'static str {
-    match status {
-        Status::Accepted => "accepted",
-        Status::Duplicate => "duplicate",
-        Status::Late => "late",
-        Status::LowCredibility => "low_credibility",
-        Status::Untracked => "untracked",
-        Status::Malformed => "malformed",
-    }
+/// Python's words for the statuses, made once.
+fn status_words(py: Python<'_>, statuses: &[Status]) -> PyResult<Py<PyList>> {
+    let word = |status: &Status| match status {
+        Status::Accepted => intern!(py, "accepted"),
+        Status::Duplicate => intern!(py, "duplicate"),
+        Status::Late => intern!(py, "late"),
+        Status::LowCredibility => intern!(py, "low_credibility"),
+        Status::Untracked => intern!(py, "untracked"),
+        Status::Malformed => intern!(py, "malformed"),
+    };
+    Ok(PyList::new(py, statuses.iter().map(word))?.unbind())
 }
 
 /// Rings of slices, one a tracked symbol, from which every window is read.
@@ -223,10 +286,6 @@ impl WindowStore {
                 .collect();
             (outcome.statuses, outcome.errors, events)
         });
-        let names: Vec<Bound<'_, PyString>> = statuses
-            .iter()
-            .map(|status| PyString::intern(py, status_name(*status)))
-            .collect();
         let error_texts = PyDict::new(py);
         for (index, error) in errors {
             error_texts.set_item(index, error)?;
@@ -236,7 +295,7 @@ impl WindowStore {
             event_objects.append((index, event.into_object(py)?))?;
         }
         Ok(BatchResult {
-            statuses: PyList::new(py, names)?.unbind(),
+            statuses: status_words(py, &statuses)?,
             errors: error_texts.unbind(),
             events: event_objects.unbind(),
         })

@@ -1,8 +1,9 @@
 //! One symbol's ring of slices and what can be read from it.
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashSet};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::collections::{HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use super::message::Post;
 
@@ -10,8 +11,9 @@ use super::message::Post;
 /// 1e-11 and an `i128` holds 10^25 posts.
 const SCALE: f64 = (1_u64 << 40) as f64;
 
+/// `value`, at most 10, in units of the sums.
 fn fixed(value: f64) -> i128 {
-    (value * SCALE).round_ties_even() as i128
+    i128::from((value * SCALE).round_ties_even() as i64)
 }
 
 /// Passes on a key that is a hash already.
@@ -22,31 +24,43 @@ impl Hasher for Hashed {
     fn finish(&self) -> u64 {
         self.0
     }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are u128");
     }
     fn write_u128(&mut self, value: u128) {
         self.0 = value as u64;
     }
 }
 
-type HashedSet<T> = HashSet<T, BuildHasherDefault<Hashed>>;
-
-fn hash64(value: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
+/// Posts by platform number. The first four, all that the contract names, have a place of their own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlatformCounts {
+    first: [u64; 4],
+    more: Vec<(u32, u64)>,
 }
 
-/// The identity of a post within one symbol.
-pub fn post_key(post: &Post) -> u128 {
-    let (id, symbol) = (post.post_id.as_str(), post.symbol.as_str());
-    u128::from(hash64((0_u8, id, symbol))) << 64 | u128::from(hash64((1_u8, id, symbol)))
+impl PlatformCounts {
+    fn add(&mut self, platform: u32, posts: u64) {
+        let known = match self.first.get_mut(platform as usize) {
+            Some(count) => Some(count),
+            None => {
+                let more = self.more.iter_mut();
+                more.filter(|(known, _)| *known == platform)
+                    .map(|(_, count)| count)
+                    .next()
+            }
+        };
+        match known {
+            Some(count) => *count += posts,
+            None => self.more.push((platform, posts)),
+        }
+    }
+
+    /// Numbers of the platforms with posts, and the posts.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, u64)> {
+        let first = (0..).zip(self.first).filter(|(_, count)| *count > 0);
+        first.chain(self.more.iter().copied())
+    }
 }
 
 #[derive(Default)]
@@ -54,10 +68,22 @@ struct Slice {
     polarity_weight: i128,
     weight: i128,
     credibility: i128,
-    count: u64,
-    authors: HashedSet<u64>,
-    platforms: BTreeMap<u32, u64>,
+    platforms: PlatformCounts,
+    /// Hashes of authors, some more than once.
+    authors: Vec<u64>,
     ids: Vec<u128>,
+}
+
+impl Slice {
+    fn add_author(&mut self, author: u64) {
+        if self.authors.len() == self.authors.capacity() {
+            // So that one author's thousand posts are not a thousand entries.
+            self.authors.sort_unstable();
+            self.authors.dedup();
+            self.authors.reserve(self.authors.len().max(4));
+        }
+        self.authors.push(author);
+    }
 }
 
 /// Sums over a span of slices.
@@ -68,8 +94,7 @@ pub struct Totals {
     credibility: i128,
     pub count: u64,
     pub unique_authors: u64,
-    /// Number of the platform to its posts.
-    pub platforms: BTreeMap<u32, u64>,
+    pub platforms: PlatformCounts,
 }
 
 impl Totals {
@@ -88,67 +113,101 @@ fn ratio(sum: i128, over: i128) -> f64 {
     if over == 0 { 0.0 } else { sum as f64 / over as f64 }
 }
 
-/// The slices of one symbol that hold posts, by number (`timestamp_ms / slice_ms`, rounded down).
+/// The slices of one symbol, by number (`timestamp_ms / slice_ms`, rounded down), from the oldest to the newest with
+/// posts.
 #[derive(Default)]
 pub struct Ring {
-    slices: BTreeMap<i64, Slice>,
-    ids: HashedSet<u128>,
+    /// Number of the oldest slice.
+    first: i64,
+    /// Posts a slice, apart from the slices so that an hour's sum reads neighbouring memory.
+    counts: VecDeque<u64>,
+    /// None where there are no posts.
+    slices: VecDeque<Option<Box<Slice>>>,
+    ids: HashSet<u128, BuildHasherDefault<Hashed>>,
 }
 
 impl Ring {
-    /// Whether a post with this key is in the ring.
-    pub fn contains(&self, key: u128) -> bool {
-        self.ids.contains(&key)
-    }
-
-    /// Adds a post that is not in the ring yet.
-    pub fn add(&mut self, number: i64, key: u128, platform: u32, post: &Post) {
-        let slice = self.slices.entry(number).or_default();
+    /// Adds a post, unless it is in the ring already; `platform` gives the number of its platform.
+    pub fn add(&mut self, number: i64, post: &Post<'_>, platform: impl FnOnce() -> u32) -> bool {
+        let key = xxh3_128(post.post_id.as_bytes());
+        if !self.ids.insert(key) {
+            return false;
+        }
+        let platform = platform();
+        let place = self.place(number);
+        self.counts[place] += 1;
+        let slice = self.slices[place].get_or_insert_default();
         let weight = post.engagement_weight * post.credibility;
         slice.polarity_weight += fixed(post.polarity * weight);
         slice.weight += fixed(weight);
         slice.credibility += fixed(post.credibility);
-        slice.count += 1;
+        slice.platforms.add(platform, 1);
         if !post.author_id.is_empty() {
-            slice.authors.insert(hash64((platform, post.author_id.as_str())));
+            slice.add_author(xxh3_64_with_seed(post.author_id.as_bytes(), u64::from(platform)));
         }
-        *slice.platforms.entry(platform).or_default() += 1;
         slice.ids.push(key);
-        self.ids.insert(key);
+        true
+    }
+
+    /// Makes room for the slice of that number and returns where it is.
+    fn place(&mut self, number: i64) -> usize {
+        if self.slices.is_empty() {
+            self.first = number;
+        }
+        while number < self.first {
+            self.counts.push_front(0);
+            self.slices.push_front(None);
+            self.first -= 1;
+        }
+        let place = (number - self.first) as usize;
+        if place >= self.slices.len() {
+            self.counts.resize(place + 1, 0);
+            self.slices.resize_with(place + 1, || None);
+        }
+        place
+    }
+
+    /// Where the slices `first..end` are, as far as there are any.
+    fn places(&self, first: i64, end: i64) -> std::ops::Range<usize> {
+        let place = |number: i64| (number - self.first).clamp(0, self.slices.len() as i64) as usize;
+        place(first)..place(end.max(first))
+    }
+
+    fn held(&self, first: i64, end: i64) -> impl Iterator<Item = &Slice> {
+        self.slices.range(self.places(first, end)).flatten().map(Box::as_ref)
     }
 
     /// Everything about the slices `first..end`.
     pub fn totals(&self, first: i64, end: i64) -> Totals {
-        let mut totals = Totals::default();
-        let mut authors: HashedSet<u64> = HashedSet::default();
-        for (_, slice) in self.slices.range(first..end.max(first)) {
+        let mut totals = Totals {
+            count: self.count(first, end),
+            platforms: self.platforms(first, end),
+            ..Totals::default()
+        };
+        let mut authors = Vec::new();
+        for slice in self.held(first, end) {
             totals.polarity_weight += slice.polarity_weight;
             totals.weight += slice.weight;
             totals.credibility += slice.credibility;
-            totals.count += slice.count;
-            authors.extend(&slice.authors);
-            for (&platform, count) in &slice.platforms {
-                *totals.platforms.entry(platform).or_default() += count;
-            }
+            authors.extend_from_slice(&slice.authors);
         }
+        authors.sort_unstable();
+        authors.dedup();
         totals.unique_authors = authors.len() as u64;
         totals
     }
 
     /// Posts in the slices `first..end`.
     pub fn count(&self, first: i64, end: i64) -> u64 {
-        self.slices
-            .range(first..end.max(first))
-            .map(|(_, slice)| slice.count)
-            .sum()
+        self.counts.range(self.places(first, end)).sum()
     }
 
     /// Posts a platform in the slices `first..end`.
-    pub fn platforms(&self, first: i64, end: i64) -> BTreeMap<u32, u64> {
-        let mut platforms = BTreeMap::new();
-        for (_, slice) in self.slices.range(first..end.max(first)) {
-            for (&platform, count) in &slice.platforms {
-                *platforms.entry(platform).or_default() += count;
+    pub fn platforms(&self, first: i64, end: i64) -> PlatformCounts {
+        let mut platforms = PlatformCounts::default();
+        for slice in self.held(first, end) {
+            for (platform, count) in slice.platforms.iter() {
+                platforms.add(platform, count);
             }
         }
         platforms
@@ -156,17 +215,17 @@ impl Ring {
 
     /// Number of the newest slice.
     pub fn newest(&self) -> Option<i64> {
-        self.slices.keys().next_back().copied()
+        (!self.slices.is_empty()).then(|| self.first + self.slices.len() as i64 - 1)
     }
 
     /// Forgets the slices before `first`.
     pub fn evict(&mut self, first: i64) {
-        while let Some(entry) = self.slices.first_entry() {
-            if *entry.key() >= first {
-                break;
-            }
-            for key in entry.remove().ids {
-                self.ids.remove(&key);
+        let places = self.places(self.first, first);
+        self.first += places.len() as i64;
+        self.counts.drain(places.clone());
+        for slice in self.slices.drain(places).flatten() {
+            for key in &slice.ids {
+                self.ids.remove(key);
             }
         }
     }

@@ -1,90 +1,19 @@
 //! The clock, what it closes, and what late posts correct. All spans are whole slices; windows are `[start, end)`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::message::{LAST_MS, Post, parse};
-use super::slices::{Ring, Totals, post_key};
+use rustc_hash::FxHashMap;
+
+use super::config::Config;
+use super::message::{Post, parse};
+use super::slices::{PlatformCounts, Ring, Totals};
 
 /// How far a post's time may be ahead of the system clock: platforms' clocks agree far better than that.
 pub const MAX_AHEAD_MS: i64 = 300_000;
 
 /// Without a baseline of at least this span there are no slides: the first posts of a stream are no spike.
 const MIN_HISTORY_MS: i64 = 600_000;
-
-/// Spans in milliseconds and limits; see `WindowStore` in `sentimesh/_native.pyi`.
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub window_ms: i64,
-    pub slice_ms: i64,
-    pub span_ms: i64,
-    pub allowed_lateness_ms: i64,
-    pub slide_ms: i64,
-    pub spike_window_ms: i64,
-    pub baseline_ms: i64,
-    pub spike_min_mentions: i64,
-    pub min_credibility: f64,
-    pub start_ms: Option<i64>,
-}
-
-impl Config {
-    /// What is wrong with the configuration, if anything.
-    pub fn check(&self) -> Result<(), String> {
-        if self.slice_ms < 1 {
-            return Err(format!("slice_ms is {}, not at least 1", self.slice_ms));
-        }
-        for (name, value) in [
-            ("window_ms", self.window_ms),
-            ("span_ms", self.span_ms),
-            ("slide_ms", self.slide_ms),
-            ("spike_window_ms", self.spike_window_ms),
-            ("baseline_ms", self.baseline_ms),
-        ] {
-            if !(1..=LAST_MS).contains(&value) || value % self.slice_ms != 0 {
-                return Err(format!(
-                    "{name} is {value}, not a multiple of slice_ms ({})",
-                    self.slice_ms
-                ));
-            }
-        }
-        if self.allowed_lateness_ms < 0 {
-            return Err(format!(
-                "allowed_lateness_ms is {}, which is negative",
-                self.allowed_lateness_ms
-            ));
-        }
-        let needed =
-            (self.window_ms.saturating_add(self.allowed_lateness_ms)).max(self.baseline_ms + self.spike_window_ms);
-        if self.span_ms < needed {
-            return Err(format!(
-                "span_ms is {}, under the {needed} that window_ms + allowed_lateness_ms and baseline_ms + \
-                 spike_window_ms need",
-                self.span_ms
-            ));
-        }
-        if self.spike_min_mentions < 1 {
-            return Err(format!(
-                "spike_min_mentions is {}, not at least 1",
-                self.spike_min_mentions
-            ));
-        }
-        if !(0.0..=1.0).contains(&self.min_credibility) {
-            return Err(format!("min_credibility is {}, not from 0 to 1", self.min_credibility));
-        }
-        match self.start_ms {
-            Some(start_ms) => check_time("start_ms", start_ms),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Refuses a time from which arithmetic could overflow.
-pub fn check_time(name: &str, time_ms: i64) -> Result<(), String> {
-    if (0..=LAST_MS).contains(&time_ms) {
-        Ok(())
-    } else {
-        Err(format!("{name} is {time_ms}, not from 0 to {LAST_MS}"))
-    }
-}
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +26,7 @@ pub enum Status {
     Malformed,
 }
 
-/// What the clock brought about, for the symbol of that number in [`Store::symbols`].
+/// What the clock or a late post brought about, for the symbol of that number in [`Store::symbols`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A closed or corrected window.
@@ -107,15 +36,19 @@ pub enum Event {
         revision: u32,
         totals: Totals,
     },
-    /// A sliding window with enough mentions.
+    /// A sliding window with enough mentions; late when a post that came after its end is counted in.
     Slide {
         symbol: usize,
         end_ms: i64,
         mention_count: u64,
         baseline_rate: f64,
-        platforms: BTreeMap<u32, u64>,
+        platforms: PlatformCounts,
+        late: bool,
     },
 }
+
+/// Index of the message that brought it about, and the event.
+pub type Events = Vec<(usize, Event)>;
 
 /// What a batch brought about.
 #[derive(Debug, Default)]
@@ -124,8 +57,7 @@ pub struct Outcome {
     pub statuses: Vec<Status>,
     /// Index of a malformed message and what is wrong with it.
     pub errors: Vec<(usize, String)>,
-    /// Index of the message whose time brought it about, and the event.
-    pub events: Vec<(usize, Event)>,
+    pub events: Events,
 }
 
 struct Clock {
@@ -136,15 +68,19 @@ struct Clock {
     first_window_ms: i64,
     /// Start of the oldest window that is not closed.
     next_window_ms: i64,
+    /// End of the last slide that has ended.
+    slide_end_ms: i64,
+    /// Up to this time, itself not included, the clock moves without closing or forgetting anything.
+    idle_until_ms: i64,
 }
 
 /// Rings of slices, one a symbol, and the clock that closes windows over them.
 pub struct Store {
     config: Config,
-    symbols: Vec<String>,
-    numbers: HashMap<String, usize>,
+    symbols: Vec<Arc<str>>,
+    numbers: FxHashMap<Arc<str>, usize>,
     rings: Vec<Ring>,
-    platforms: Vec<String>,
+    platforms: Vec<Arc<str>>,
     clock: Option<Clock>,
     /// Start of the oldest window that the rings hold.
     kept_ms: i64,
@@ -156,7 +92,8 @@ pub struct Store {
 
 impl Store {
     /// An empty store for these symbols, each given once.
-    pub fn new(mut symbols: Vec<String>, config: Config) -> Self {
+    pub fn new(symbols: Vec<String>, config: Config) -> Self {
+        let mut symbols: Vec<Arc<str>> = symbols.into_iter().map(Arc::from).collect();
         symbols.sort_unstable();
         Self {
             config,
@@ -181,12 +118,12 @@ impl Store {
     }
 
     /// Tracked symbols, sorted; an event's `symbol` is a number into them.
-    pub fn symbols(&self) -> &[String] {
+    pub fn symbols(&self) -> &[Arc<str>] {
         &self.symbols
     }
 
     /// Names of the platforms seen, by number.
-    pub fn platforms(&self) -> &[String] {
+    pub fn platforms(&self) -> &[Arc<str>] {
         &self.platforms
     }
 
@@ -198,7 +135,10 @@ impl Store {
     /// Takes messages in order. With `clock_ms` that is the clock (system clock) and is moved to first; otherwise the
     /// clock follows the posts (event clock), and `latest_ms` is the largest time a post can have.
     pub fn add_batch<M: AsRef<[u8]>>(&mut self, messages: &[M], clock_ms: Option<i64>, latest_ms: i64) -> Outcome {
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome {
+            statuses: Vec::with_capacity(messages.len()),
+            ..Outcome::default()
+        };
         if let Some(clock_ms) = clock_ms {
             self.move_clock(clock_ms, 0, &mut outcome.events);
         }
@@ -219,7 +159,7 @@ impl Store {
                     if clock_ms.is_none() {
                         self.follow(post.timestamp_ms, index, &mut outcome.events);
                     }
-                    self.add(&post)
+                    self.add(&post, index, &mut outcome.events)
                 }
                 Err(error) => {
                     outcome.errors.push((index, error));
@@ -260,45 +200,41 @@ impl Store {
         time_ms.div_euclid(self.config.window_ms) * self.config.window_ms
     }
 
-    fn add(&mut self, post: &Post) -> Status {
-        let Some(&symbol) = self.numbers.get(&post.symbol) else {
+    /// Adds a post that the clock has been moved for.
+    fn add(&mut self, post: &Post<'_>, index: usize, events: &mut Events) -> Status {
+        let Some(&symbol) = self.numbers.get(post.symbol) else {
             return Status::Untracked;
         };
         if post.credibility < self.config.min_credibility {
             return Status::LowCredibility;
         }
-        let window_ms = self.window(post.timestamp_ms);
-        if let Some(clock) = &self.clock {
-            if post.timestamp_ms < clock.now_ms - self.config.span_ms {
-                return Status::Late;
-            }
+        let clock = self.clock.as_ref();
+        if clock.is_none_or(|clock| post.timestamp_ms < clock.now_ms - self.config.span_ms) {
+            return Status::Late;
         }
-        let key = post_key(post);
-        if self.rings[symbol].contains(key) {
+        let slice = self.slice(post.timestamp_ms);
+        let platform = || platform_number(&mut self.platforms, post.platform);
+        if !self.rings[symbol].add(slice, post, platform) {
             return Status::Duplicate;
         }
-        let platform = self.platform(&post.platform);
-        let slice = self.slice(post.timestamp_ms);
-        self.rings[symbol].add(slice, key, platform, post);
-        if let Some(clock) = &self.clock {
-            if (clock.first_window_ms..clock.next_window_ms).contains(&window_ms) {
-                self.corrected.insert((window_ms, symbol));
-            }
-        }
+        self.slide_again(symbol, post.timestamp_ms, index, events);
+        self.correct(symbol, post.timestamp_ms);
         Status::Accepted
     }
 
-    fn platform(&mut self, name: &str) -> u32 {
-        let known = self.platforms.iter().position(|platform| platform == name);
-        known.unwrap_or_else(|| {
-            self.platforms.push(name.to_owned());
-            self.platforms.len() - 1
-        }) as u32
+    /// Notes that the closed window of this time, if it is closed, has to be emitted again.
+    fn correct(&mut self, symbol: usize, time_ms: i64) {
+        if let Some(clock) = self.clock.as_ref().filter(|clock| time_ms < clock.next_window_ms) {
+            let start_ms = self.window(time_ms);
+            if start_ms >= clock.first_window_ms {
+                self.corrected.insert((start_ms, symbol));
+            }
+        }
     }
 
     /// Moves the event clock. A jump of more than the span is a hole in a recording, not silence: windows go on up to
     /// the span after the old time, then from the one that contains the new time.
-    fn follow(&mut self, time_ms: i64, index: usize, events: &mut Vec<(usize, Event)>) {
+    fn follow(&mut self, time_ms: i64, index: usize, events: &mut Events) {
         let span_ms = self.config.span_ms;
         let old_ms = match (&self.clock, self.config.start_ms) {
             (Some(clock), _) => Some(clock.now_ms),
@@ -316,30 +252,44 @@ impl Store {
         self.move_clock(time_ms, index, events);
     }
 
-    fn move_clock(&mut self, to_ms: i64, index: usize, events: &mut Vec<(usize, Event)>) {
-        let window_ms = self.config.window_ms;
-        let (slice, window) = (self.slice(to_ms), self.window(to_ms));
-        let clock = self.clock.get_or_insert_with(|| {
-            let first_window_ms = match self.config.start_ms {
-                Some(start_ms) => start_ms + (-start_ms).rem_euclid(window_ms),
-                None => window,
-            };
-            Clock {
-                now_ms: to_ms,
-                history_start: slice,
-                first_window_ms,
-                next_window_ms: first_window_ms,
-            }
-        });
-        let from_ms = clock.now_ms;
-        if to_ms < from_ms {
+    fn move_clock(&mut self, to_ms: i64, index: usize, events: &mut Events) {
+        let clock = self.clock.take().unwrap_or_else(|| self.started(to_ms));
+        let clock = self.clock.insert(clock);
+        if to_ms < clock.now_ms {
             return;
         }
         clock.now_ms = to_ms;
+        if to_ms >= clock.idle_until_ms {
+            self.catch_up(to_ms, index, events);
+        }
+    }
+
+    /// The clock as it starts at this time.
+    fn started(&self, now_ms: i64) -> Clock {
+        let (window_ms, slide_ms) = (self.config.window_ms, self.config.slide_ms);
+        let first_window_ms = match self.config.start_ms {
+            Some(start_ms) => start_ms + (-start_ms).rem_euclid(window_ms),
+            None => self.window(now_ms),
+        };
+        Clock {
+            now_ms,
+            // With `start_ms` it is known that nothing came between that and the first post.
+            history_start: self.slice(self.config.start_ms.map_or(now_ms, |start_ms| start_ms.min(now_ms))),
+            first_window_ms,
+            next_window_ms: first_window_ms,
+            slide_end_ms: now_ms.div_euclid(slide_ms) * slide_ms,
+            idle_until_ms: i64::MIN,
+        }
+    }
+
+    /// Evaluates the slides and closes the windows that ended up to this time, and forgets what is too old.
+    fn catch_up(&mut self, to_ms: i64, index: usize, events: &mut Events) {
+        let Some(clock) = &mut self.clock else { return };
+        let (window_ms, slide_ms) = (self.config.window_ms, self.config.slide_ms);
         let closing_ms = window_ms + self.config.allowed_lateness_ms;
-        let slide_ms = self.config.slide_ms;
-        let mut slide = (from_ms.div_euclid(slide_ms) + 1) * slide_ms;
+        let mut slide = clock.slide_end_ms + slide_ms;
         let mut due = clock.next_window_ms + closing_ms;
+        clock.slide_end_ms = to_ms.div_euclid(slide_ms) * slide_ms;
         // No slide later than this can hold a post.
         let last_slide = if slide > to_ms {
             i64::MIN
@@ -348,10 +298,14 @@ impl Store {
         };
         loop {
             if slide <= due && slide <= last_slide {
-                self.slide(slide, index, events);
+                for symbol in 0..self.rings.len() {
+                    events.extend(self.slide(symbol, slide, false).map(|event| (index, event)));
+                }
                 slide += slide_ms;
             } else if due <= to_ms {
-                self.close(due - closing_ms, index, events);
+                for symbol in 0..self.rings.len() {
+                    events.push((index, self.window_event(due - closing_ms, symbol, 0)));
+                }
                 due += window_ms;
                 if let Some(clock) = &mut self.clock {
                     clock.next_window_ms += window_ms;
@@ -361,11 +315,15 @@ impl Store {
             }
         }
         self.evict(self.window(to_ms - self.config.span_ms), index, events);
+        if let Some(clock) = &mut self.clock {
+            let evicting_ms = self.kept_ms + window_ms + self.config.span_ms;
+            clock.idle_until_ms = due.min(clock.slide_end_ms + slide_ms).min(evicting_ms);
+        }
     }
 
     /// Forgets what is before the window that starts at `kept_ms`: rings hold whole windows, so that a correction
     /// never reads half of one.
-    fn evict(&mut self, kept_ms: i64, index: usize, events: &mut Vec<(usize, Event)>) {
+    fn evict(&mut self, kept_ms: i64, index: usize, events: &mut Events) {
         if kept_ms <= self.kept_ms {
             return;
         }
@@ -385,37 +343,47 @@ impl Store {
         })
     }
 
-    fn slide(&self, end_ms: i64, index: usize, events: &mut Vec<(usize, Event)>) {
-        let config = &self.config;
-        let end = self.slice(end_ms);
-        let first = end - config.spike_window_ms / config.slice_ms;
-        let history_start = self.clock.as_ref().map_or(first, |clock| clock.history_start);
-        let baseline_first = (first - config.baseline_ms / config.slice_ms).max(history_start);
-        let history_ms = (first - baseline_first) * config.slice_ms;
-        if history_ms < MIN_HISTORY_MS.min(config.baseline_ms) {
+    /// Evaluates the slides that have ended and hold a post of this time, which came after their end.
+    fn slide_again(&self, symbol: usize, time_ms: i64, index: usize, events: &mut Events) {
+        let Some(clock) = self.clock.as_ref().filter(|clock| time_ms < clock.slide_end_ms) else {
             return;
-        }
-        for (symbol, ring) in self.rings.iter().enumerate() {
-            let mention_count = ring.count(first, end);
-            if mention_count < config.spike_min_mentions.unsigned_abs() {
-                continue;
-            }
-            let before = ring.count(baseline_first, first) as f64;
-            let event = Event::Slide {
-                symbol,
-                end_ms,
-                mention_count,
-                baseline_rate: before * config.spike_window_ms as f64 / history_ms as f64,
-                platforms: ring.platforms(first, end),
-            };
-            events.push((index, event));
+        };
+        let slide_ms = self.config.slide_ms;
+        let slice_start_ms = self.slice(time_ms) * self.config.slice_ms;
+        let last_ms = clock.slide_end_ms.min(slice_start_ms + self.config.spike_window_ms);
+        let mut end_ms = (time_ms.div_euclid(slide_ms) + 1) * slide_ms;
+        while end_ms <= last_ms {
+            events.extend(self.slide(symbol, end_ms, true).map(|event| (index, event)));
+            end_ms += slide_ms;
         }
     }
 
-    fn close(&self, start_ms: i64, index: usize, events: &mut Vec<(usize, Event)>) {
-        for symbol in 0..self.rings.len() {
-            events.push((index, self.window_event(start_ms, symbol, 0)));
+    /// The slide that ends there, if it holds enough mentions and its baseline enough history.
+    fn slide(&self, symbol: usize, end_ms: i64, late: bool) -> Option<Event> {
+        let config = &self.config;
+        let ring = &self.rings[symbol];
+        let end = self.slice(end_ms);
+        let first = end - config.spike_window_ms / config.slice_ms;
+        let mention_count = ring.count(first, end);
+        if mention_count < config.spike_min_mentions.unsigned_abs() {
+            return None;
         }
+        // What the ring has forgotten is no history: a late slide's baseline would take it for silence.
+        let known = self.clock.as_ref()?.history_start.max(self.slice(self.kept_ms));
+        let baseline_first = (first - config.baseline_ms / config.slice_ms).max(known);
+        let history_ms = (first - baseline_first) * config.slice_ms;
+        if history_ms < MIN_HISTORY_MS.min(config.baseline_ms) {
+            return None;
+        }
+        let before = ring.count(baseline_first, first) as f64;
+        Some(Event::Slide {
+            symbol,
+            end_ms,
+            mention_count,
+            baseline_rate: before * config.spike_window_ms as f64 / history_ms as f64,
+            platforms: ring.platforms(first, end),
+            late,
+        })
     }
 
     fn window_event(&self, start_ms: i64, symbol: usize, revision: u32) -> Event {
@@ -429,7 +397,7 @@ impl Store {
     }
 
     /// Emits the corrected windows that start before `before_ms`.
-    fn emit_corrections(&mut self, before_ms: i64, index: usize, events: &mut Vec<(usize, Event)>) {
+    fn emit_corrections(&mut self, before_ms: i64, index: usize, events: &mut Events) {
         let kept = self.corrected.split_off(&(before_ms, 0));
         for (start_ms, symbol) in std::mem::replace(&mut self.corrected, kept) {
             let revision = self.revisions.entry((start_ms, symbol)).or_default();
@@ -440,206 +408,15 @@ impl Store {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::message::{ScoredPost, SocialPost};
-    use super::*;
-    use prost::Message;
-
-    const START: i64 = 1_700_000_100_000;
-
-    fn config() -> Config {
-        Config {
-            window_ms: 300_000,
-            slice_ms: 10_000,
-            span_ms: 7_200_000,
-            allowed_lateness_ms: 0,
-            slide_ms: 10_000,
-            spike_window_ms: 60_000,
-            baseline_ms: 3_600_000,
-            spike_min_mentions: 2,
-            min_credibility: 0.0,
-            start_ms: None,
-        }
-    }
-
-    fn store(config: Config) -> Store {
-        config.check().unwrap();
-        Store::new(vec!["ETH".into(), "BTC".into()], config)
-    }
-
-    fn message(id: &str, timestamp_ms: i64, polarity: f32) -> Vec<u8> {
-        let post = SocialPost {
-            post_id: id.into(),
-            platform: "twitter".into(),
-            symbol: "BTC".into(),
-            author_id: "a".into(),
-            timestamp_ms,
-        };
-        let scored = ScoredPost {
-            post: Some(post),
-            polarity,
-            confidence: 1.0,
-            credibility_score: 0.5,
-            engagement_weight: 2.0,
-        };
-        scored.encode_to_vec()
-    }
-
-    fn shown(store: &Store, events: &[(usize, Event)]) -> Vec<String> {
-        let show = |(index, event): &(usize, Event)| match event {
-            Event::Window {
-                symbol,
-                start_ms,
-                revision,
-                totals,
-            } => format!(
-                "{index} window {} {} r{revision} {}@{}",
-                store.symbols()[*symbol],
-                start_ms - START,
-                totals.count,
-                totals.polarity()
-            ),
-            Event::Slide {
-                symbol,
-                end_ms,
-                mention_count,
-                ..
-            } => format!(
-                "{index} slide {} {} {mention_count}",
-                store.symbols()[*symbol],
-                end_ms - START
-            ),
-        };
-        events.iter().map(show).collect()
-    }
-
-    #[test]
-    fn a_window_closes_for_every_symbol_and_a_late_post_corrects_it() {
-        let mut store = store(config());
-        let first = store.add_batch(
-            &[message("1", START + 1, 0.5), message("2", START + 300_000, 0.0)],
-            None,
-            LAST_MS,
-        );
-        assert_eq!(first.statuses, [Status::Accepted, Status::Accepted]);
-        assert_eq!(
-            shown(&store, &first.events),
-            ["1 window BTC 0 r0 1@0.5", "1 window ETH 0 r0 0@0"]
-        );
-        let late = message("3", START + 2, -0.5);
-        let second = store.add_batch(&[late.clone(), late], None, LAST_MS);
-        assert_eq!(second.statuses, [Status::Accepted, Status::Duplicate]);
-        assert_eq!(shown(&store, &second.events), ["1 window BTC 0 r1 2@0"]);
-        let old = store.add_batch(&[message("4", START - 7_000_000, 0.0)], None, LAST_MS);
-        assert_eq!((old.statuses[0], old.events.len()), (Status::Late, 0));
-    }
-
-    #[test]
-    fn a_slide_comes_before_the_window_of_the_same_time() {
-        let mut store = store(config());
-        store.add_batch(
-            &[
-                message("0", START - 600_000, 0.5),
-                message("1", START + 290_000, 0.5),
-                message("2", START + 299_999, 0.5),
-            ],
-            None,
-            LAST_MS,
-        );
-        let events: Vec<(usize, Event)> = store.advance(START + 300_000).into_iter().map(|e| (0, e)).collect();
-        assert_eq!(
-            shown(&store, &events),
-            [
-                "0 slide BTC 300000 2",
-                "0 window BTC 0 r0 2@0.5",
-                "0 window ETH 0 r0 0@0"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_hole_in_a_recording_is_not_silence() {
-        let mut store = store(config());
-        let outcome = store.add_batch(
-            &[message("1", START, 0.5), message("2", START + 864_000_000, 0.5)],
-            None,
-            LAST_MS,
-        );
-        assert_eq!(outcome.events.len(), 2 * 7_200_000 / 300_000);
-        let next = store.add_batch(&[message("3", START + 864_300_000, 0.5)], None, LAST_MS);
-        assert_eq!(
-            shown(&store, &next.events),
-            ["0 window BTC 864000000 r0 1@0.5", "0 window ETH 864000000 r0 0@0"]
-        );
-    }
-
-    #[test]
-    fn silence_by_the_system_clock_is_windows_without_posts() {
-        let mut store = store(config());
-        store.add_batch(&[message("1", START, 0.5)], Some(START), 0);
-        assert_eq!(store.advance(START + 86_400_000).len(), 2 * 288);
-        assert_eq!(store.advance(START).len(), 0);
-        assert_eq!(store.clock_ms(), Some(START + 86_400_000));
-    }
-
-    #[test]
-    fn the_future_is_malformed() {
-        let mut store = store(config());
-        let clock = Some(START);
-        let ahead = [message("1", START + 300_000, 0.0), message("2", START + 300_001, 0.0)];
-        let outcome = store.add_batch(&ahead, clock, 0);
-        assert_eq!(outcome.statuses, [Status::Accepted, Status::Malformed]);
-        assert_eq!(outcome.errors[0].0, 1);
-    }
-
-    #[test]
-    fn a_configuration_that_cannot_work_is_refused() {
-        for (change, name) in [
-            (
-                Config {
-                    window_ms: 1,
-                    ..config()
-                },
-                "window_ms",
-            ),
-            (
-                Config {
-                    slice_ms: 0,
-                    ..config()
-                },
-                "slice_ms",
-            ),
-            (
-                Config {
-                    span_ms: 3_600_000,
-                    ..config()
-                },
-                "span_ms",
-            ),
-            (
-                Config {
-                    allowed_lateness_ms: -1,
-                    ..config()
-                },
-                "allowed_lateness_ms",
-            ),
-            (
-                Config {
-                    min_credibility: f64::NAN,
-                    ..config()
-                },
-                "min_credibility",
-            ),
-            (
-                Config {
-                    start_ms: Some(-1),
-                    ..config()
-                },
-                "start_ms",
-            ),
-        ] {
-            assert!(change.check().unwrap_err().starts_with(name), "{name}");
-        }
-    }
+/// The number of a platform, a new one when it was never seen.
+fn platform_number(platforms: &mut Vec<Arc<str>>, name: &str) -> u32 {
+    let known = platforms.iter().position(|platform| **platform == *name);
+    known.unwrap_or_else(|| {
+        platforms.push(name.into());
+        platforms.len() - 1
+    }) as u32
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
