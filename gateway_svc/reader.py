@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 
 from gateway_svc.bands import band_of
 from sentimesh.errors import StorageUnavailableError
+from sentimesh.patience import Patience
 from sentimesh.pb.gateway_pb2 import SentimentSource, SocialSentiment
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 
@@ -59,7 +59,7 @@ class SentimentReader:
         self._now_ms = now_ms
         self._default_score = default_score
         self._max_age_ms = round(max_staleness_minutes * MS_PER_MINUTE)
-        self._timeout = read_timeout_seconds
+        self._patience = Patience(read_timeout_seconds)
         self._on_fallback = on_fallback
 
     async def read(self, symbols: Sequence[str]) -> list[SocialSentiment]:
@@ -100,11 +100,14 @@ class SentimentReader:
         )
 
     async def _ask(
-        self, name: str, read: Callable[[Sequence[str]], Awaitable[Aggregates]], symbols: Sequence[str], down: list[str]
+        self,
+        name: str,
+        read: Callable[[Sequence[str]], Coroutine[Any, Any, Aggregates]],
+        symbols: Sequence[str],
+        down: list[str],
     ) -> Mapping[str, SentimentAggregate]:
         try:
-            async with asyncio.timeout(self._timeout):
-                found = await read(symbols)
+            found = await self._patience.wait(read(symbols))
         except (StorageUnavailableError, TimeoutError):
             down.append(name)
             return {}

@@ -1,16 +1,18 @@
-"""The gateway's RPC service: what is the crowd's sentiment about a symbol, now and as it changes."""
+"""The gateway's RPC service: what is the crowd's sentiment about a symbol, now, as it changes, and as it was."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 
+from gateway_svc.errors import RequestRefusedError
+from gateway_svc.history import SentimentHistory
 from gateway_svc.reader import SentimentReader
 from gateway_svc.updates import UpdateBuffer
-from sentimesh.errors import InvalidSymbolError, SentimeshError
+from sentimesh.errors import InvalidSymbolError, SentimeshError, StorageUnavailableError
 from sentimesh.pb import gateway_pb2
 from sentimesh.pb.gateway_pb2 import SentimentSource, SocialSentiment
 from sentimesh.pb.gateway_pb2_grpc import SentimentGatewayServiceServicer
@@ -18,7 +20,10 @@ from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 from sentimesh.symbols import validate_symbol
 
 MAX_SYMBOLS = 100
+# Sent with UNAVAILABLE, so that a client can tell a gateway without its storage from no gateway.
+STORAGE_UNAVAILABLE = ("sentimesh-error", "storage_unavailable")
 
+T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 LiveUpdates = Callable[[Sequence[str]], AsyncIterator[SentimentAggregate]]
 
@@ -29,6 +34,7 @@ class SentimentGateway(SentimentGatewayServiceServicer):
     def __init__(
         self,
         reader: SentimentReader,
+        history: SentimentHistory,
         live: LiveUpdates,
         assets: Mapping[str, str],
         *,
@@ -41,6 +47,7 @@ class SentimentGateway(SentimentGatewayServiceServicer):
         every answer.
         """
         self._reader = reader
+        self._history = history
         self._live = live
         self._assets = dict(assets)
         self._on_answer = on_answer
@@ -88,6 +95,23 @@ class SentimentGateway(SentimentGatewayServiceServicer):
             ]
         )
 
+    async def GetSentimentHistory(  # noqa: N802, D102
+        self, request: gateway_pb2.GetSentimentHistoryRequest, context: Context
+    ) -> gateway_pb2.GetSentimentHistoryResponse:
+        [symbol] = await self._tracked([request.symbol], context)
+        return await _answer(self._history.windows(symbol, request), context)
+
+    async def ListViralSpikes(  # noqa: N802, D102
+        self, request: gateway_pb2.ListViralSpikesRequest, context: Context
+    ) -> gateway_pb2.ListViralSpikesResponse:
+        symbols = await self._tracked(request.symbols, context) if request.symbols else list(self._assets)
+        return await _answer(self._history.spikes(symbols, request), context)
+
+    async def GetAuthorCredibility(  # noqa: N802, D102
+        self, request: gateway_pb2.GetAuthorCredibilityRequest, context: Context
+    ) -> gateway_pb2.GetAuthorCredibilityResponse:
+        return await _answer(self._history.authors(request), context)
+
     async def _states_then_updates(
         self, symbols: Sequence[str], buffer: UpdateBuffer
     ) -> AsyncIterator[SocialSentiment]:
@@ -123,6 +147,17 @@ class SentimentGateway(SentimentGatewayServiceServicer):
             detail = f"{unknown[0]} is not tracked: add it to the tracked symbols in the configuration and restart"
             await context.abort(grpc.StatusCode.NOT_FOUND, f"{detail}; ListSymbols names those that are")
         return symbols
+
+
+async def _answer(answer: Awaitable[T], context: Context) -> T:
+    """Return an answer about the past; end the call where there is none."""
+    try:
+        return await answer
+    except RequestRefusedError as error:
+        await _refuse(context, str(error))
+    except StorageUnavailableError as error:
+        detail = f"the history cannot be read: {error}, then ask again"
+        await context.abort(grpc.StatusCode.UNAVAILABLE, detail, (STORAGE_UNAVAILABLE,))
 
 
 async def _refuse(context: Context, detail: str) -> NoReturn:

@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE_PACKAGES = ("ingest_svc", "filter_svc", "scorer_svc", "aggregator_svc", "gateway_svc")
-MAX_CODE_LINES = 300
+# 300 until issue 4: the gateway now answers for the past as well as for the present.
+MAX_CODE_LINES = 450
 # Bus, health, metrics and settings are the host's (ARCHITECTURE: a stage is a pure function with a host around it).
 HOST_MODULES = (
     "nats",

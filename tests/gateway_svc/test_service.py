@@ -22,6 +22,7 @@ from sentimesh.pb.gateway_pb2_grpc import (
     add_SentimentGatewayServiceServicer_to_server,
 )
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
+from tests.gateway_svc.conftest import NO_HISTORY
 
 if TYPE_CHECKING:
     from sentimesh.pb.gateway_pb2_grpc import SentimentGatewayServiceAsyncStub
@@ -70,6 +71,7 @@ async def gateway(back: Back) -> AsyncIterator[SentimentGatewayServiceAsyncStub]
     server = grpc.aio.server()
     service = SentimentGateway(
         SentimentReader(back, back, now_ms=lambda: NOW),
+        NO_HISTORY,
         back.live,
         ASSETS,
         on_answer=lambda symbol, source: back.answers.append((symbol, source)),
