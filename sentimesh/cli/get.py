@@ -5,21 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-import grpc
 import typer
-from google.protobuf.json_format import MessageToJson
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from gateway_svc.bands import band_name
-from sentimesh.errors import InvalidSymbolError, SentimeshError
+from sentimesh.cli.gateway import DEFAULT_ADDRESS, TIMEOUT_SECONDS, Address, gateway, to_json
 from sentimesh.pb.gateway_pb2 import GetSocialSentimentRequest, SentimentBand, SentimentSource, SocialSentiment
-from sentimesh.pb.gateway_pb2_grpc import SentimentGatewayServiceStub
 
-TIMEOUT_SECONDS = 10.0
-DEFAULT_ADDRESS = "127.0.0.1:50055"
 _STYLES = {
     SentimentBand.SENTIMENT_BAND_EXTREME_BEARISH: "bold red",
     SentimentBand.SENTIMENT_BAND_BEARISH: "red",
@@ -29,14 +24,10 @@ _STYLES = {
 }
 
 
-class GatewayError(SentimeshError):
-    """The gateway does not answer, or cannot."""
-
-
 def get(
     symbol: Annotated[str, typer.Argument(help="Ticker such as BTC, or a pair such as ETH/USD.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
-    address: Annotated[str, typer.Option(help="host:port of the gateway.")] = DEFAULT_ADDRESS,
+    address: Address = DEFAULT_ADDRESS,
 ) -> None:
     """Ask the gateway for the sentiment of a symbol."""
     sentiment = asyncio.run(ask(symbol, address))
@@ -48,32 +39,9 @@ def get(
 
 async def ask(symbol: str, address: str, timeout_seconds: float = TIMEOUT_SECONDS) -> SocialSentiment:
     """Return the gateway's answer; raises GatewayError or InvalidSymbolError."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = SentimentGatewayServiceStub(channel)
-        try:
-            response = await stub.GetSocialSentiment(GetSocialSentimentRequest(symbol=symbol), timeout=timeout_seconds)
-        except grpc.aio.AioRpcError as error:
-            raise _sentence(error, address) from error
+    async with gateway(address) as stub:
+        response = await stub.GetSocialSentiment(GetSocialSentimentRequest(symbol=symbol), timeout=timeout_seconds)
     return response.sentiment
-
-
-def _sentence(error: grpc.aio.AioRpcError, address: str) -> SentimeshError:
-    match error.code():
-        case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.INVALID_ARGUMENT:
-            return InvalidSymbolError(error.details() or f"the gateway at {address} refuses the symbol")
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
-            return GatewayError(
-                f"no gateway answers at {address}: start one with `sentimesh up`, or name another with --address"
-            )
-        case grpc.StatusCode.UNIMPLEMENTED:
-            return GatewayError(f"what answers at {address} is not the gateway: give its host:port with --address")
-        case code:
-            return GatewayError(f"the gateway at {address} failed with {code.name}: {error.details()}; see its log")
-
-
-def to_json(sentiment: SocialSentiment) -> str:
-    """Return the answer as proto3 JSON with original field names, every field shown."""
-    return MessageToJson(sentiment, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
 
 
 def panel(sentiment: SocialSentiment) -> Panel:

@@ -15,7 +15,8 @@ import stamina
 
 from sentimesh.build import now_ms
 from sentimesh.bus import Bus
-from sentimesh.cli.get import GatewayError, ask
+from sentimesh.cli.gateway import GatewayError
+from sentimesh.cli.get import ask
 from sentimesh.embedded import free_port
 from sentimesh.settings import Settings
 from sentimesh.stack import STAGES

@@ -13,11 +13,13 @@ from rich.console import Console
 
 from gateway_svc.reader import SentimentReader
 from gateway_svc.service import SentimentGateway
-from sentimesh.cli.get import GatewayError, ask, get, panel, to_json
+from sentimesh.cli.gateway import GatewayError, to_json
+from sentimesh.cli.get import ask, get, panel
 from sentimesh.errors import InvalidSymbolError
 from sentimesh.pb.gateway_pb2 import SocialSentiment
 from sentimesh.pb.gateway_pb2_grpc import add_SentimentGatewayServiceServicer_to_server
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
+from tests.gateway_svc.conftest import NO_HISTORY
 
 NOW = 1_700_000_000_000
 ROW = SentimentAggregate(
@@ -59,6 +61,7 @@ def address() -> Iterator[str]:
         server = grpc.aio.server()
         service = SentimentGateway(
             SentimentReader(Rows(), Rows(), now_ms=lambda: NOW),
+            NO_HISTORY,
             no_updates,
             {"BTC": "Bitcoin", "ETH": "Ethereum"},
         )
