@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -96,16 +96,18 @@ class EmbeddedServers:
         postgres: bool = True,
         sync_always: bool = True,
         durable: bool = True,
+        ports: Mapping[str, int] | None = None,
     ) -> None:
         """Choose the servers. ``sync_always``: JetStream writes through to the disk before it confirms.
 
-        ``durable`` False lets PostgreSQL skip its own writing through, for data that is thrown away.
+        ``ports``: of nats, valkey or postgres, any free one where it is not given. ``durable`` False lets PostgreSQL skip its own writing through, for data that is thrown away.
         """
         self._data_dir = data_dir.absolute()
         self._lock: BinaryIO | None = None
         self._wanted = {"nats": nats, "valkey": redis, "postgres": postgres}
         self._sync_always = sync_always
         self._durable = durable
+        self._ports = dict(ports or {})
         self._processes: dict[str, tuple[asyncio.subprocess.Process, int]] = {}
         self.nats_url = ""
         self.redis_url = ""
@@ -146,7 +148,7 @@ class EmbeddedServers:
 
     async def _start_nats(self) -> None:
         folder = self._folder("nats")
-        port = free_port()
+        port = self._port("nats")
         sync = "always" if self._sync_always else "2m"
         (folder / "nats.conf").write_text(
             f"host: {HOST}\nport: {port}\n"
@@ -167,7 +169,7 @@ class EmbeddedServers:
 
     async def _start_valkey(self) -> None:
         folder = self._folder("valkey")
-        port = free_port()
+        port = self._port("valkey")
         options = ["--bind", HOST, "--port", str(port), "--dir", str(folder), "--save", "", "--appendonly", "yes"]
         await self._spawn("valkey", [str(valkey_binary()), *options], signal.SIGTERM)
 
@@ -189,7 +191,7 @@ class EmbeddedServers:
         installation = await asyncio.to_thread(self._reachable_installation, uid)
         if not (data / "PG_VERSION").exists():
             await self._initdb(installation, data, uid)
-        port = free_port()
+        port = self._port("postgres")
         options = [f"-clisten_addresses={HOST}", "-cunix_socket_directories=", f"-cport={port}", "-cmax_connections=50"]
         if not self._durable:
             options += ["-cfsync=off", "-csynchronous_commit=off", "-cfull_page_writes=off"]
@@ -238,6 +240,9 @@ class EmbeddedServers:
         lock.write(str(os.getpid()).encode())
         lock.flush()
         self._lock = lock
+
+    def _port(self, name: str) -> int:
+        return self._ports.get(name) or free_port()
 
     def _folder(self, name: str) -> Path:
         folder = self._data_dir / name

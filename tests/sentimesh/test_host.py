@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import stamina
+from nats.aio.msg import Msg
 from pydantic import SecretStr
 
 from sentimesh.bus import DEAD_LETTERS, NORMALIZED, RAW, REASON_HEADER, TOPICS, Bus, BusUnavailableError, Topic
@@ -68,12 +69,14 @@ async def send(bus: Bus, *payloads: str) -> None:
         await (await bus.publish("social.raw.twitter", RawPost(payload=payload.encode()), payload))
 
 
-async def work(bus: Bus, stage: ObedientStage, metrics: Metrics | None = None) -> None:
+async def work(
+    bus: Bus, stage: ObedientStage, metrics: Metrics | None = None, config: WorkerConfig | None = None
+) -> None:
     """Run a worker until its stream is finished."""
     stop = asyncio.Event()
     worker = StageWorker(
         "ingest", stage, bus, RAW, RawPost,
-        metrics=metrics or Metrics(), tracing=Tracing("test", None), config=WorkerConfig(batch_size=4),
+        metrics=metrics or Metrics(), tracing=Tracing("test", None), config=config or WorkerConfig(batch_size=4),
     )  # fmt: skip
     async with asyncio.TaskGroup() as group:
         group.create_task(worker.run(stop))
@@ -150,6 +153,71 @@ async def test_the_same_outcome_twice_is_stored_once(bus: Bus) -> None:
     await work(bus, stage)
     assert len(stage.sequences) == 1
     assert len(await stored(bus, NORMALIZED)) == 1
+
+
+async def die_with(bus: Bus, count: int) -> None:
+    """Do what a worker does that is killed: take the consumer, get messages, and never be heard of again."""
+    await bus.take_consumer(RAW, "ingest", ack_wait_seconds=3600, max_ack_pending=1000)
+    subscription = await bus.jetstream.pull_subscribe_bind("ingest", stream=RAW.stream)
+    assert len(await subscription.fetch(count, timeout=30)) == count
+    await subscription.unsubscribe()
+
+
+async def test_what_a_killed_worker_left_comes_first_and_at_once_and_in_order(bus: Bus) -> None:
+    await send(bus, *(f"go {n}" for n in range(10)))
+    await die_with(bus, 7)
+    stage = ObedientStage()
+    # Half an hour of patience: what is not handed out again at once would keep the test waiting.
+    await work(bus, stage, config=WorkerConfig(batch_size=4, ack_wait_seconds=1800))
+    posts = [SocialPost.FromString(data).post_id for data in await stored(bus, NORMALIZED)]
+    assert posts == [f"twitter:{n}" for n in range(10)]
+    assert stage.sequences == sorted(stage.sequences)
+
+
+async def test_a_message_that_kills_its_worker_over_and_over_is_a_dead_letter_and_no_other_is(bus: Bus) -> None:
+    await send(bus, "go 1", "go 2", "go 3", "go 4")
+    for _ in range(4):
+        await die_with(bus, 4)
+    # The fifth delivery is one too many for each of the four; the first is the one that the worker died of alone.
+    await work(bus, ObedientStage(), config=WorkerConfig(batch_size=4, max_deliver=3))
+    [letter] = [DeadLetter.FromString(data) for data in await stored(bus, DEAD_LETTERS)]
+    assert RawPost.FromString(letter.payload).payload == b"go 1"
+    assert letter.reason == "not finished in 4 deliveries"
+    posts = [SocialPost.FromString(data).post_id for data in await stored(bus, NORMALIZED)]
+    assert posts == ["twitter:2", "twitter:3", "twitter:4"]
+
+
+async def test_suspects_get_one_more_chance_each_alone(bus: Bus) -> None:
+    await send(bus, "go 1", "go 2")
+    for _ in range(3):
+        await die_with(bus, 2)
+    await work(bus, ObedientStage(), config=WorkerConfig(batch_size=4, max_deliver=3))
+    assert await stored(bus, DEAD_LETTERS) == []
+    assert len(await stored(bus, NORMALIZED)) == 2
+
+
+async def test_a_long_outage_is_no_reason_to_hand_a_message_to_another(bus: Bus) -> None:
+    held = asyncio.Event()
+    progress = 0
+
+    async def seen(message: Msg) -> None:
+        nonlocal progress
+        progress += message.data == b"+WPI"
+        if progress > 2:
+            held.set()
+
+    class Waiting(ObedientStage):
+        async def process(self, batch: Sequence[Delivery[RawPost]]) -> Sequence[Sequence[Outcome]]:
+            if not held.is_set():
+                raise StorageUnavailableError("Redis does not answer at localhost: start it")
+            return await super().process(batch)
+
+    watching = await bus.client.subscribe("$JS.ACK.SOCIAL_RAW.ingest.>", cb=seen)
+    await send(bus, "go 1")
+    await work(bus, Waiting(), config=WorkerConfig(batch_size=4, ack_wait_seconds=1))
+    await watching.unsubscribe()
+    assert len(await stored(bus, NORMALIZED)) == 1
+    assert await stored(bus, DEAD_LETTERS) == []
 
 
 async def test_streams_are_made_idempotently_with_their_retention(bus: Bus, nats_url: str) -> None:
