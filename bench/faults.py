@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -17,10 +18,10 @@ from sentimesh.stack import STAGES
 from tests.e2e.faults import SERVERS, Crowd, Deployment, Outcome, differences
 
 
-async def run(folder: Path, crowd: Crowd, model: str, target: str | None, rounds: int) -> Outcome:
+async def run(folder: Path, crowd: Crowd, model: str, kills: Sequence[str]) -> Outcome:
     """Run one deployment."""
     async with Deployment(folder, model=model) as deployment:
-        return await deployment.run(crowd, target, rounds, seed=rounds)
+        return await deployment.run(crowd, kills, seed=len(kills))
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
         base = arguments.keep or Path(temporary)
         base.mkdir(parents=True, exist_ok=True)
         base.chmod(0o755)
-        expected = asyncio.run(run(base / "undisturbed", crowd, arguments.model, None, 0))
+        expected = asyncio.run(run(base / "undisturbed", crowd, arguments.model, ()))
         posts = sum(row[8] for row in expected.windows.values())
         print(
             f"{crowd.posts:,} posts in {crowd.seconds:.0f} s at {crowd.per_minute:,.0f} a minute, model "
@@ -55,7 +56,7 @@ def main() -> None:
         )
         targets = arguments.targets.split(",") if arguments.targets else (*STAGES, *SERVERS, "influxdb")
         for target in targets:
-            found = asyncio.run(run(base / target, crowd, arguments.model, target, arguments.rounds))
+            found = asyncio.run(run(base / target, crowd, arguments.model, [target] * arguments.rounds))
             parts = differences(expected, found)
             print(
                 f"{target:<12}{len(found.recoveries):>7}{sum(d.rows for _, d in parts):>7}"

@@ -100,7 +100,8 @@ class EmbeddedServers:
     ) -> None:
         """Choose the servers. ``sync_always``: JetStream writes through to the disk before it confirms.
 
-        ``ports``: of nats, valkey or postgres, any free one where it is not given. ``durable`` False lets PostgreSQL skip its own writing through, for data that is thrown away.
+        ``ports``: of nats, valkey or postgres, any free one where it is not given. ``durable`` False lets PostgreSQL
+        skip its own writing through, for data that is thrown away.
         """
         self._data_dir = data_dir.absolute()
         self._lock: BinaryIO | None = None

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from nats.js import api
 
-from sentimesh.bus import CONFIRM_SECONDS, RAW, UNCONFIRMED, Bus
-from sentimesh.source import Source, SourcePost
+from sentimesh.bus import RAW, Bus, Publication
+from sentimesh.source import Source
 from sentimesh.telemetry import Tracing
 
 log = structlog.get_logger(__name__)
 
-SENT_LIMIT = 1024
-
-# The future is None where not even sending worked.
-_Sent = tuple[asyncio.Future[api.PubAck] | None, SourcePost, dict[str, str]]
+WAITING_LIMIT = 1024
+BATCH = 256
 
 
 class Pump:
@@ -29,34 +26,26 @@ class Pump:
         self.published = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Pump until the source ends or ``stop`` is set; everything sent is confirmed on return."""
-        sent: asyncio.Queue[_Sent | None] = asyncio.Queue(SENT_LIMIT)
+        """Pump until the source ends or ``stop`` is set; everything read is confirmed on return."""
+        waiting: asyncio.Queue[Publication | None] = asyncio.Queue(WAITING_LIMIT)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._confirm(sent))
+            group.create_task(self._publish(waiting))
             async for post in self._source.posts():
                 with self._tracing.span("source read", None, {"source": self._source.name, "post": post.identity}):
                     headers = self._tracing.headers()
-                await sent.put((await self._publish(post, headers), post, headers))
+                await waiting.put((f"{RAW.prefix}.{post.raw.platform}", post.raw, post.identity, headers))
                 if stop.is_set():
                     break
-            await sent.put(None)
+            await waiting.put(None)
         log.info("source.ended", source=self._source.name, posts=self.published)
 
-    async def _publish(self, post: SourcePost, headers: dict[str, str]) -> asyncio.Future[api.PubAck] | None:
-        try:
-            return await self._bus.publish(_subject(post), post.raw, post.identity, headers)
-        except UNCONFIRMED:
-            return None
-
-    async def _confirm(self, sent: asyncio.Queue[_Sent | None]) -> None:
-        while (entry := await sent.get()) is not None:
-            future, post, headers = entry
-            if future is not None and not future.done():
-                await asyncio.wait([future], timeout=CONFIRM_SECONDS)
-            if future is None or not future.done() or future.cancelled() or future.exception():
-                await self._bus.publish_confirmed([(_subject(post), post.raw, post.identity, headers)])
-            self.published += 1
-
-
-def _subject(post: SourcePost) -> str:
-    return f"{RAW.prefix}.{post.raw.platform}"
+    async def _publish(self, waiting: asyncio.Queue[Publication | None]) -> None:
+        ended = False
+        while not ended:
+            entries = [await waiting.get()]
+            while entries[-1] is not None and len(entries) < BATCH and not waiting.empty():
+                entries.append(waiting.get_nowait())
+            ended = entries[-1] is None
+            batch = [entry for entry in entries if entry is not None]
+            await self._bus.publish_confirmed(batch)
+            self.published += len(batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sentimesh.errors import SentimeshError, ServerStartError
+from sentimesh.patience import Patience
 from sentimesh.pb import pipeline_pb2, pipeline_pb2_grpc
 from sentimesh.pb.pipeline_pb2 import DroppedPost, ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
@@ -141,6 +142,15 @@ def add_stage(server: grpc.aio.Server, name: str, stage: Stage[Any]) -> str:
     raise ValueError(f"{name} has no stage service")
 
 
+async def _holds(name: str, check: Callable[[], Coroutine[Any, Any, bool]], patience: Patience) -> bool:
+    try:
+        return await patience.wait(check())
+    except Exception as error:
+        # Whatever a client library raises: the dependency is not usable.
+        log.debug("health.check_failed", dependency=name, error=type(error).__name__)
+        return False
+
+
 def _status(*, serving: bool) -> health_pb2.HealthCheckResponse.ServingStatus.ValueType:
     return health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -185,7 +195,7 @@ class RpcServer:
 
     async def watch(
         self,
-        checks: Mapping[str, Callable[[], Awaitable[bool]]],
+        checks: Mapping[str, Callable[[], Coroutine[Any, Any, bool]]],
         stop: asyncio.Event,
         on_check: Callable[..., None] = lambda _name, *, up: None,
     ) -> None:
@@ -194,19 +204,13 @@ class RpcServer:
         Each dependency has a health service of its own name as well. ``on_check`` is told its name and ``up``.
         """
         before: set[str] | None = None
+        patience = Patience(CHECK_TIMEOUT_SECONDS)
         while not stop.is_set():
-            failing = set()
-            for name, check in checks.items():
-                try:
-                    healthy = await asyncio.wait_for(check(), CHECK_TIMEOUT_SECONDS)
-                except Exception as error:
-                    # Whatever a client library raises: the dependency is not usable.
-                    log.debug("health.check_failed", dependency=name, error=type(error).__name__)
-                    healthy = False
-                if not healthy:
-                    failing.add(name)
-                on_check(name, up=healthy)
-                await self._health.set(name, _status(serving=healthy))
+            answers = await asyncio.gather(*(_holds(name, check, patience) for name, check in checks.items()))
+            failing = {name for name, healthy in zip(checks, answers, strict=True) if not healthy}
+            for name in checks:
+                on_check(name, up=name not in failing)
+                await self._health.set(name, _status(serving=name not in failing))
             if failing != before:
                 await self.set_serving(serving=not failing)
                 if failing or before:

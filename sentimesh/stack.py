@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -380,7 +380,7 @@ class Stack:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), PURGE_SECONDS)
 
-    def _checks(self, name: str) -> dict[str, Callable[[], Awaitable[bool]]]:
+    def _checks(self, name: str) -> dict[str, Callable[[], Coroutine[Any, Any, bool]]]:
         """Return a check for each server that the stage needs: it answers, and the last write to it worked."""
 
         async def bus() -> bool:
@@ -399,7 +399,7 @@ class Stack:
             return not self._is_failing("influxdb")
 
         known = {"nats": bus, "redis": cache, "postgresql": database}
-        checks: dict[str, Callable[[], Awaitable[bool]]] = {server: known[server] for server in NEEDS[name]}
+        checks: dict[str, Callable[[], Coroutine[Any, Any, bool]]] = {server: known[server] for server in NEEDS[name]}
         if self._influx is not None and name in ("scorer", "aggregator"):
             checks["influxdb"] = time_series
         return checks

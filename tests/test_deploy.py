@@ -23,6 +23,9 @@ STAGES = {"ingest": 50051, "filter": 50052, "scorer": 50053, "aggregator": 50054
 METRICS_TO_COME = {"social_api_rate_limit_remaining"}
 
 
+COMPOSE_SECRETS = ("POSTGRES_PASSWORD", "INFLUXDB_PASSWORD", "INFLUXDB_TOKEN")
+
+
 def peer(name: str) -> Path:
     """Return a program that `make peers` builds."""
     program = ROOT / ".peers" / "bin" / name
@@ -36,7 +39,7 @@ def compose() -> Any:
     """The compose file as docker-compose reads it."""
     result = subprocess.run(
         [peer("docker-compose"), "-f", ROOT / "docker-compose.yml", "config", "--format", "json"],
-        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "POSTGRES_PASSWORD": "given"},
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **dict.fromkeys(COMPOSE_SECRETS, "given")},
         check=True,
         capture_output=True,
     )
@@ -59,16 +62,19 @@ def test_compose_publishes_on_the_loopback_interface_only(compose: Any) -> None:
 
 
 @pytest.mark.peer
-def test_compose_wants_the_password_from_the_environment() -> None:
+@pytest.mark.parametrize("missing", COMPOSE_SECRETS)
+def test_compose_wants_its_secrets_from_the_environment(missing: str) -> None:
+    given = dict.fromkeys(COMPOSE_SECRETS, "given")
+    del given[missing]
     result = subprocess.run(
         [peer("docker-compose"), "-f", ROOT / "docker-compose.yml", "config", "-q"],
-        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]},
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **given},
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode != 0
-    assert "set POSTGRES_PASSWORD" in result.stderr
+    assert f"set {missing}" in result.stderr
 
 
 def test_the_brokers_configuration_is_valid_and_writes_through() -> None:
@@ -98,16 +104,30 @@ def test_kubernetes_runs_each_stage_with_a_health_probe_and_no_secret_of_ours(ob
     for name, port in STAGES.items():
         [container] = workloads[name]["spec"]["template"]["spec"]["containers"]
         assert container["args"] == ["run", name]
-        assert container["readinessProbe"]["grpc"]["port"] == port
-        from_secret = {e["name"] for e in container["env"] if "secretKeyRef" in e.get("valueFrom", {})}
-        assert from_secret == {
-            "SENTIMESH__NATS__URL",
-            "SENTIMESH__STORAGE__REDIS__URL",
-            "SENTIMESH__STORAGE__POSTGRESQL__DSN",
+        # The gateway answers whatever is down.
+        ready = {"tcpSocket": {"port": "grpc"}} if name == "gateway" else {"grpc": {"port": port}}
+        assert ready.items() <= container["readinessProbe"].items()
+        secrets = {e["name"]: e["valueFrom"]["secretKeyRef"] for e in container["env"] if "secretKeyRef" in str(e)}
+        assert {name: bool(secret.get("optional")) for name, secret in secrets.items()} == {
+            "SENTIMESH__NATS__URL": False,
+            "SENTIMESH__STORAGE__REDIS__URL": False,
+            "SENTIMESH__STORAGE__POSTGRESQL__DSN": False,
+            "SENTIMESH__STORAGE__INFLUXDB__URL": True,
+            "SENTIMESH__STORAGE__INFLUXDB__TOKEN": True,
         }
         labels = workloads[name]["spec"]["template"]["metadata"]["labels"]
         assert services[name]["selector"].items() <= labels.items()
     assert not [o for o in objects if o["kind"] == "Secret"]
+
+
+@pytest.mark.peer
+def test_kubernetes_tells_each_aggregator_which_of_how_many_it_is(objects: list[Any]) -> None:
+    [aggregator] = [o for o in objects if o["kind"] == "StatefulSet"]
+    [container] = aggregator["spec"]["template"]["spec"]["containers"]
+    variables = {e["name"]: e for e in container["env"]}
+    assert variables["SENTIMESH__AGGREGATION__REPLICA_COUNT"]["value"] == str(aggregator["spec"]["replicas"])
+    index = variables["SENTIMESH__AGGREGATION__REPLICA_INDEX"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert index == "metadata.labels['apps.kubernetes.io/pod-index']"
 
 
 def _names(metric: Metric) -> set[str]:

@@ -156,13 +156,12 @@ class Deployment:
         await self._bus.__aexit__(None, None, None)
         await self._stop()
 
-    async def run(self, crowd: Crowd, target: str | None = None, rounds: int = 0, seed: int = 0) -> Outcome:
-        """Send the posts, kill ``target`` that many times meanwhile, wait until all is done, and return the rows."""
+    async def run(self, crowd: Crowd, kills: Sequence[str] = (), seed: int = 0) -> Outcome:
+        """Send the posts, kill these parts one after the other meanwhile, wait until all is done; return the rows."""
         recoveries: list[float] = []
         async with asyncio.TaskGroup() as group:
             group.create_task(Pump(crowd.source(), self._bus, Tracing("faults", None)).run(asyncio.Event()))
-            if target is not None:
-                group.create_task(self._kill_at_random(target, crowd.seconds, rounds, seed, recoveries))
+            group.create_task(self._kill_at_random(kills, crowd.seconds, seed, recoveries))
         await self.idle()
         windows, spikes, points = await self._rows()
         return Outcome(windows, spikes, points, recoveries)
@@ -210,14 +209,12 @@ class Deployment:
             return 1
         return total
 
-    async def _kill_at_random(
-        self, target: str, seconds: float, rounds: int, seed: int, recoveries: list[float]
-    ) -> None:
+    async def _kill_at_random(self, kills: Sequence[str], seconds: float, seed: int, recoveries: list[float]) -> None:
         chance = random.Random(seed)
         began = time.monotonic()
-        for number in range(rounds):
+        for number, target in enumerate(kills):
             # One in each equal part of the time, anywhere in its first half: the other half is to get over it.
-            at = began + seconds * (number + chance.random() / 2) / rounds
+            at = began + seconds * (number + chance.random() / 2) / len(kills)
             await asyncio.sleep(max(0.0, at - time.monotonic()))
             usual = max(500, 2 * await self.backlog())
             killed = time.monotonic()
