@@ -114,6 +114,7 @@ class AggregatorStage(Stage[ScoredPost]):
             cooldown_ms=options.cooldown_ms,
             window_ms=options.spike_window_ms,
             slide_ms=options.slide_ms,
+            kept_ms=options.span_ms + options.window_ms,
         )
         self._engaged = EngagedPosts(options.slide_ms)
         self.baseline = VolumeBaseline(days=options.baseline_days, min_windows=options.baseline_min_windows)

@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from sentimesh.native import SlideCount
 from sentimesh.pb.pipeline_pb2 import ViralSpike
 
-# Spikes that are over are known for as long as the native store corrects windows (its span by default).
-KEPT_MS = 7_200_000
-
 
 @dataclass(slots=True)
 class _Surge:
@@ -39,13 +36,18 @@ class ViralSpikeDetector:
         cooldown_ms: int = 300_000,
         window_ms: int = 60_000,
         slide_ms: int = 10_000,
+        kept_ms: int = 7_500_000,
     ) -> None:
-        """``spike_threshold``: times the baseline; ``min_mentions``: posts in a window; the specification's values."""
+        """``spike_threshold``: times the baseline; ``min_mentions``: posts in a window; the specification's values.
+
+        ``kept_ms``: how long after it was on a surge can matter: the store's span, and a window that begins before it.
+        """
         self._threshold = spike_threshold
         self._min_mentions = min_mentions
         self._cooldown_ms = cooldown_ms
         self._window_ms = window_ms
         self._slide_ms = slide_ms
+        self._kept_ms = kept_ms
         self._surges: defaultdict[str, list[_Surge]] = defaultdict(list)
 
     def detect(self, slide: SlideCount) -> ViralSpike | None:
@@ -93,7 +95,7 @@ class ViralSpikeDetector:
                     for alert in surge.alerts:
                         alert.resolved_at_ms = surge.last_ms + self._slide_ms
                         over.append(alert)
-            while surges and surges[0].resolved and surges[0].last_ms < now_ms - KEPT_MS:
+            while surges and surges[0].resolved and surges[0].last_ms + self._cooldown_ms < now_ms - self._kept_ms:
                 del surges[0]
         return sorted(over, key=lambda alert: (alert.detected_at_ms, alert.symbol))
 
@@ -109,7 +111,7 @@ class ViralSpikeDetector:
     def _surge(self, symbol: str, end_ms: int, ratio: float) -> _Surge:
         """Return the surge that a window over the threshold belongs to; surges that it joins become one."""
         found = _Surge(end_ms - self._window_ms, end_ms, ratio)
-        apart, over_ms = [], set()
+        apart = []
         for known in self._surges[symbol]:
             first_end_ms = known.first_ms + self._window_ms
             if end_ms >= known.last_ms + self._cooldown_ms or first_end_ms >= end_ms + self._cooldown_ms:
@@ -119,9 +121,8 @@ class ViralSpikeDetector:
             found.last_ms = max(found.last_ms, known.last_ms)
             found.ratio = max(found.ratio, known.ratio)
             found.alerts += known.alerts
-            if known.resolved:
-                over_ms.add(known.last_ms)
-        # One that was over is so no more if this window prolongs it.
-        found.resolved = found.last_ms in over_ms
+        # An alert that was over is so no more if this window prolongs its surge or joins it to a later one.
+        over_ms = found.last_ms + self._slide_ms
+        found.resolved = all(alert.resolved_at_ms == over_ms for alert in found.alerts)
         self._surges[symbol] = sorted([*apart, found], key=lambda surge: surge.first_ms)
         return found
