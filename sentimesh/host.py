@@ -95,6 +95,8 @@ class StageWorker:
         self.topic = topic
         self.durable = durable or name
         self._subjects = subjects
+        # Something the stage needs is away, and it waits for that.
+        self.waiting = False
         self._held: dict[int, Msg] = {}
         self._connections = 0
         self._bus = bus
@@ -249,9 +251,11 @@ class StageWorker:
             with attempt:
                 try:
                     outcomes = await self.stage.process(deliveries)
+                    self.waiting = False
                 except SentimeshError as error:
                     if _is_outage(error):
-                        # Something it needs is away: wait, and with it everything behind (back-pressure).
+                        # And everything behind it waits, too (back-pressure).
+                        self.waiting = True
                         self._metrics.stage_errors.labels(self.name).inc()
                         log.warning("stage.waiting", stage=self.name, error=str(error))
                     raise

@@ -39,7 +39,7 @@ from sentimesh.storage.cache import SentimentCache
 from sentimesh.storage.influx import InfluxStore
 from sentimesh.storage.postgres import AggregateStore, migrate, open_pool
 from sentimesh.storage.retention import purge_expired
-from sentimesh.storage.writers import LiveSink, WriterStage
+from sentimesh.storage.writers import LiveSink
 from sentimesh.telemetry import Metrics, Tracing
 
 log = structlog.get_logger(__name__)
@@ -53,6 +53,8 @@ NEEDS = {
     "aggregator": ("nats", "redis", "postgresql"),
     "gateway": ("nats", "redis", "postgresql"),
 }
+# What a stage waits for when it waits; a writer's name starts with its server's.
+SERVER_OF = {"ingest": "redis", "filter": "redis", "aggregator": "redis"}
 URL_KEYS = {"nats": "nats.url", "redis": "storage.redis.url", "postgresql": "storage.postgresql.dsn"}
 DRAIN_SECONDS = 20.0
 LAG_SECONDS = 5.0
@@ -109,7 +111,8 @@ class Stack:
         self._servers: list[RpcServer] = []
         self._aggregator: AggregatorStage | None = None
         self._sink: LiveSink | None = None
-        self._failing: dict[str, Callable[[], bool]] = {}
+        # By server: whether somebody has met an error and waits.
+        self._failing: dict[str, list[Callable[[], bool]]] = {}
         self._group: asyncio.TaskGroup
         self._tracing: Tracing
         self._bus: Bus
@@ -262,8 +265,8 @@ class Stack:
             durable=durable,
             subjects=subjects,
         )
-        if isinstance(stage, WriterStage):
-            self._failing[name] = lambda: stage.failing
+        server = SERVER_OF.get(name, name.split("-")[0])
+        self._failing.setdefault(server, []).append(lambda: worker.waiting)
         self._workers.append(worker)
         self._worker_tasks.append(self._group.create_task(worker.run(self._stop), name=name))
         return worker
@@ -310,7 +313,7 @@ class Stack:
         sink = self._sink = build.live_sink(
             self.metrics, self._bus, self._cache(), on_live=self._on_live, on_visible=self._on_visible
         )
-        self._failing["redis"] = lambda: sink.failing
+        self._failing.setdefault("redis", []).append(lambda: sink.failing)
         writing = self._group.create_task(sink.run(), name="redis")
         self._exit.callback(writing.cancel)
         settings = self.settings
@@ -405,7 +408,7 @@ class Stack:
         return checks
 
     def _is_failing(self, server: str) -> bool:
-        return any(failing() for name, failing in self._failing.items() if name.startswith(server))
+        return any(failing() for failing in self._failing.get(server, ()))
 
     def run_source(self, source: Source) -> asyncio.Task[None]:
         """Start pumping a source; the task ends with it."""

@@ -42,16 +42,12 @@ class WriterStage(Stage[Kept], Generic[Kept]):
         self._write = write
         self._key = key
         self._on_written = on_written
-        self.failing = False
 
     async def process(self, batch: Sequence[Delivery[Kept]]) -> Sequence[Sequence[Outcome]]:
-        """Write a batch; ``failing`` until it has worked. Raises StorageUnavailableError or StorageRefusedError."""
+        """Write a batch. Raises StorageUnavailableError or StorageRefusedError."""
         newest = {self._key(delivery.message): delivery.message for delivery in batch}
         started = time.monotonic()
-        # Until it has worked: a back end that hangs fails, too.
-        self.failing = True
         await self._write(list(newest.values()))
-        self.failing = False
         self._on_written((time.monotonic() - started) * 1000)
         return [()] * len(batch)
 
@@ -166,12 +162,12 @@ class LiveSink:
 
     async def _write(self) -> None:
         live, closed, baselines = dict(self._live), dict(self._closed), dict(self._baselines)
-        self.failing = True
         try:
             await self._cache.put_live(list(live.values()))
             await self._cache.put_windows(list(closed.values()))
             await self._cache.put_baselines(baselines)
         except StorageUnavailableError as error:
+            self.failing = True
             self._on_error(error)
             raise
         self.failing = False
