@@ -46,8 +46,8 @@ def main() -> None:
         posts = sum(row[8] for row in expected.windows.values())
         print(
             f"{crowd.posts:,} posts in {crowd.seconds:.0f} s at {crowd.per_minute:,.0f} a minute, model "
-            f"{arguments.model}: {len(expected.windows):,} windows of {posts:,} mentions, {len(expected.spikes)} spikes, "
-            f"{len(expected.points):,} points",
+            f"{arguments.model}: {len(expected.windows):,} windows of {posts:,} mentions, "
+            f"{len(expected.spikes)} spikes, {len(expected.points):,} points",
             flush=True,
         )
         print(

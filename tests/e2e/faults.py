@@ -123,8 +123,19 @@ class Outcome:
 class Deployment:
     """Servers and stages of one run, in a folder. Use as an async context manager."""
 
-    def __init__(self, folder: Path, *, model: str = "vader", influxdb: bool = True, sync_always: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        model: str = "vader",
+        influxdb: bool = True,
+        sync_always: bool = True,
+        clock: str = "event",
+        stages: Sequence[str] = STAGES,
+    ) -> None:
         self._folder = folder
+        self._clock = clock
+        self._names = stages
         self._ports = {name: free_port() for name in (*SERVERS, *STAGES)}
         self._sync_always = sync_always
         self._model = model
@@ -137,14 +148,29 @@ class Deployment:
     @property
     def targets(self) -> tuple[str, ...]:
         """Everything that can be killed."""
-        return (*STAGES, *SERVERS, *(("influxdb",) if self._influxd else ()))
+        return (*self._names, *SERVERS, *(("influxdb",) if self._influxd else ()))
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """URL of each server, by the names of the settings."""
+        return {
+            "nats": self._servers["nats"].nats_url,
+            "redis": self._servers["valkey"].redis_url,
+            "postgresql": self._servers["postgres"].postgres_dsn,
+        }
+
+    @property
+    def process_ids(self) -> dict[str, int]:
+        """Process id of each stage and server."""
+        stages = {name: process.pid for name, process in self._stages.items()}
+        return stages | {name: server.process_ids[name] for name, server in self._servers.items()}
 
     async def __aenter__(self) -> Deployment:
         try:
             await asyncio.gather(*(self._start_server(name) for name in SERVERS))
             self._bus = Bus(SecretStr(self._servers["nats"].nats_url))
             await self._bus.__aenter__()
-            for name in STAGES:
+            for name in self._names:
                 await self._start_stage(name)
             await self._serving()
         except BaseException:
@@ -233,8 +259,13 @@ class Deployment:
             return True
         return False
 
+    async def answering(self, name: str) -> None:
+        """Wait until a stage's port answers."""
+        while not await self._answers(name):  # noqa: ASYNC110 (another process is asked)
+            await asyncio.sleep(0.02)
+
     async def _serving(self) -> None:
-        while not all([await self._answers(name) for name in STAGES]):
+        while not all([await self._answers(name) for name in self._names]):
             for name, process in self._stages.items():
                 if process.returncode is not None:
                     raise RuntimeError(f"{name} ended with {process.returncode}: {self._log(name).read_text()}")
@@ -270,11 +301,11 @@ class Deployment:
             **ports,
             **series,
             "SENTIMESH__SERVER__METRICS_PORT": "0",
-            "SENTIMESH__NATS__URL": self._servers["nats"].nats_url,
-            "SENTIMESH__STORAGE__REDIS__URL": self._servers["valkey"].redis_url,
-            "SENTIMESH__STORAGE__POSTGRESQL__DSN": self._servers["postgres"].postgres_dsn,
+            "SENTIMESH__NATS__URL": self.urls["nats"],
+            "SENTIMESH__STORAGE__REDIS__URL": self.urls["redis"],
+            "SENTIMESH__STORAGE__POSTGRESQL__DSN": self.urls["postgresql"],
             "SENTIMESH__MODEL__PRIMARY": self._model,
-            "SENTIMESH__AGGREGATION__CLOCK": "event",
+            "SENTIMESH__AGGREGATION__CLOCK": self._clock,
         }
 
     async def _rows(self) -> tuple[Rows, Rows, Rows]:

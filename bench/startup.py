@@ -1,0 +1,96 @@
+"""How long an aggregator takes to start again after an hour at 10,000 posts a minute: until its port answers.
+
+The hour is in the stream of scored posts, acknowledged, as a killed aggregator leaves it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from sentimesh.bus import SCORED, Bus, Publication
+from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SocialPost
+from sentimesh.replicas import Replica
+from sentimesh.settings import DEFAULT_SYMBOLS
+from sentimesh.telemetry import configure_logging
+from tests.e2e.faults import Deployment
+
+CHUNK = 5000
+HOUR_MS = 3_600_000
+TEXT = "the text of a post, as long as those on X are: about a hundred and forty characters, give or take, with $BTC in"
+
+
+def scored(number: int, posts: int, now_ms: int, chance: random.Random) -> Publication:
+    """Return one of the hour's posts."""
+    symbol = chance.choice(DEFAULT_SYMBOLS)
+    post = SocialPost(
+        post_id=f"twitter:{number}",
+        platform="twitter",
+        symbol=symbol,
+        text=TEXT,
+        author_id=str(chance.randrange(posts // 20)),
+        timestamp_ms=now_ms - HOUR_MS + number * HOUR_MS // posts,
+        received_at_ms=now_ms,
+    )
+    message = ScoredPost(
+        post=post,
+        polarity=chance.uniform(-1, 1),
+        confidence=0.5,
+        credibility_score=chance.uniform(0.3, 1),
+        engagement_weight=chance.uniform(0.1, 10),
+        model_version="sentimesh-base-2",
+    )
+    return f"social.scored.{symbol}", message, f"{number}/{symbol}/scorer", {}
+
+
+async def fill(bus: Bus, posts: int) -> None:
+    """Put the hour into the stream and acknowledge it."""
+    chance = random.Random(1)  # noqa: S311 (posts, no secret)
+    now_ms = time.time_ns() // 1_000_000
+    for first in range(0, posts, CHUNK):
+        numbers = range(first, min(first + CHUNK, posts))
+        await bus.publish_confirmed([scored(number, posts, now_ms, chance) for number in numbers])
+    await bus.ensure_consumer(SCORED, Replica().durable, [SCORED.stored_subjects], 0)
+    await bus.take_consumer(SCORED, Replica().durable, ack_wait_seconds=60, max_ack_pending=2 * CHUNK)
+    subscription = await bus.jetstream.pull_subscribe_bind(Replica().durable, stream=SCORED.stream)
+    while await bus.lag(SCORED, Replica().durable):
+        for message in await subscription.fetch(CHUNK, timeout=5):
+            await message.ack()
+
+
+async def measure(folder: Path, posts: int, rounds: int) -> None:
+    """Start it that many times."""
+    async with Deployment(folder, influxdb=False, sync_always=False, clock="system", stages=()) as deployment:
+        async with Bus(SecretStr(deployment.urls["nats"])) as bus:
+            await fill(bus, posts)
+        seconds = []
+        for _ in range(rounds):
+            began = time.monotonic()
+            await deployment.start("aggregator")
+            await deployment.answering("aggregator")
+            seconds.append(time.monotonic() - began)
+            await deployment.kill("aggregator")
+    each = ", ".join(f"{s:.1f}" for s in seconds)
+    print(f"{posts:,} posts of an hour in the log: the aggregator answers after {each} s")
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--posts", type=int, default=600_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    configure_logging("error", json=False)
+    with tempfile.TemporaryDirectory(prefix="sentimesh-startup-", dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        asyncio.run(measure(Path(folder), arguments.posts, arguments.rounds))
+
+
+if __name__ == "__main__":
+    main()
