@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import redis.asyncio
@@ -29,12 +29,14 @@ from sentimesh.pb.pipeline_pb2 import ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
 from sentimesh.settings import Model, Settings
 from sentimesh.storage.cache import SentimentCache
-from sentimesh.storage.influx import InfluxStore
 from sentimesh.storage.postgres import AggregateStore
 from sentimesh.storage.writers import LiveSink, WriterStage, spike_key, window_key
 from sentimesh.symbols import TrackedExtractor, load_assets
 from sentimesh.telemetry import Metrics
 from sentimesh.webhook import Webhook
+
+if TYPE_CHECKING:
+    from sentimesh.storage.influx import InfluxStore
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import redis.asyncio
@@ -36,11 +36,13 @@ from sentimesh.settings import Settings
 from sentimesh.source import Source
 from sentimesh.stage import Outcome, Stage
 from sentimesh.storage.cache import SentimentCache
-from sentimesh.storage.influx import InfluxStore
 from sentimesh.storage.postgres import AggregateStore, migrate, open_pool
 from sentimesh.storage.retention import purge_expired
 from sentimesh.storage.writers import LiveSink
 from sentimesh.telemetry import Metrics, Tracing
+
+if TYPE_CHECKING:
+    from sentimesh.storage.influx import InfluxStore
 
 log = structlog.get_logger(__name__)
 
@@ -165,7 +167,9 @@ class Stack:
         if "postgresql" in urls:
             self._pool = await open_pool(urls["postgresql"])
             self._exit.push_async_callback(self._pool.close)
-        if {"scorer", "aggregator"} & set(self._names):
+        if settings.storage.influxdb.url is not None and {"scorer", "aggregator"} & set(self._names):
+            from sentimesh.storage.influx import InfluxStore  # a large library, for those who use it
+
             self._influx = InfluxStore.configured(settings.storage.influxdb)
         self._group = await self._exit.enter_async_context(asyncio.TaskGroup())
         if self._influx is not None:
