@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from google.protobuf import json_format
@@ -30,9 +30,11 @@ from sentimesh.errors import SentimeshError, StorageRefusedError, StorageUnavail
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 from sentimesh.settings import Settings, load_settings
 from sentimesh.storage import AggregateStore, connect
-from sentimesh.storage.influx import InfluxStore
 from sentimesh.symbols import SYMBOL_PATTERN
 from sentimesh.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from sentimesh.storage.influx import InfluxStore
 
 WINDOWS_AT_ONCE = 5_000
 LATEST_MS = 253_402_300_800_000  # the year 10000, after which databases have no name for a time
@@ -181,7 +183,7 @@ async def _write(settings: Settings, windows: Windows, shift_ms: int, progress: 
         back_ends: dict[str, tuple[BackEnd, Callable[[list[SentimentAggregate]], Any]]] = {
             "PostgreSQL": (store, store.upsert_windows)
         }
-        influx = InfluxStore.configured(settings.storage.influxdb)
+        influx = _series(settings)
         if influx is not None:
             exits.push_async_callback(influx.close)
             await influx.ensure_buckets()
@@ -234,11 +236,20 @@ async def _database(settings: Settings) -> AsyncIterator[Any]:
         yield pool
 
 
+def _series(settings: Settings) -> InfluxStore | None:
+    """Return the configured InfluxDB; whoever has none does without its large library."""
+    if settings.storage.influxdb.url is None:
+        return None
+    from sentimesh.storage.influx import InfluxStore
+
+    return InfluxStore.configured(settings.storage.influxdb)
+
+
 async def _counts(settings: Settings) -> tuple[str, Counts]:
     """Return the windows of the last days and the name of the back end they are from: InfluxDB, else PostgreSQL."""
     until_ms = now_ms()
     since_ms = until_ms - settings.aggregation.volume_baseline_days * DAY_MS
-    influx = InfluxStore.configured(settings.storage.influxdb)
+    influx = _series(settings)
     if influx is not None:
         try:
             return "InfluxDB", await influx.window_counts(settings.symbols, since_ms, until_ms)

@@ -27,7 +27,6 @@ from sentimesh.errors import SentimeshError
 from sentimesh.native import simhash64
 from sentimesh.settings import Settings, load_settings
 from sentimesh.stack import STAGES
-from sentimesh.storage.influx import InfluxStore
 
 CHECK_SECONDS = 3.0
 
@@ -113,6 +112,8 @@ async def reachable(settings: Settings) -> list[Finding]:
         await connection.close()
 
     async def series(_url: SecretStr) -> None:
+        from sentimesh.storage.influx import InfluxStore  # a large library, for those who use it
+
         if store := InfluxStore.configured(settings.storage.influxdb):
             try:
                 await store.ping()
