@@ -61,9 +61,7 @@ def main() -> None:
         seconds = time.monotonic() - started
     marked = sum(window.viral_spike for window in found.oracle.windows.values())
     corrected = sum(window.revision > 0 for window in found.oracle.windows.values())
-    print(
-        f"recomputed from {len(found.posts):,} mentions in {seconds:.0f} s; {marked} windows marked, {corrected} corrected"
-    )
+    print(f"recomputed in {seconds:.0f} s: {marked} windows marked with a spike, {corrected} corrected by late posts")
     print(f"{'':<10}{'compared':>10}{'differences':>13}{'largest float difference':>26}")
     for name, comparison in (("windows", found.windows), ("spikes", found.spikes)):
         print(f"{name:<10}{comparison.compared:>10,}{len(comparison.differences):>13}{comparison.largest:>26.2e}")

@@ -22,7 +22,7 @@ from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate, So
 from sentimesh.settings import DEFAULT_SYMBOLS
 from sentimesh.stage import Delivery, Drop, Forward, Outcome
 from tests.aggregator_svc.comparison import Comparison, Export
-from tests.aggregator_svc.oracle import Oracle, Post, Rules, float32
+from tests.aggregator_svc.oracle import DAY_MS, Oracle, Post, Rules, float32
 from tests.aggregator_svc.test_service import Shelf
 
 SENTIMESH = Path(sys.executable).with_name("sentimesh")
@@ -155,8 +155,9 @@ async def watch(posts: Sequence[Post], sizes: Sequence[int], symbols: Sequence[s
 class Crowd:
     """Makes streams out of a few drawn numbers."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, span_ms: int) -> None:
         self._random = random.Random(seed)
+        self._span_ms = span_ms
         self._now_ms = START + self._random.randrange(600_000)
         self.posts: list[Post] = []
 
@@ -173,13 +174,21 @@ class Crowd:
         self._between(number, 60, symbol=self._random.choice(SYMBOLS))
         self._now_ms = now_ms
 
+    def edge(self, number: int, seconds: int) -> None:
+        """Posts that are nearly too late, and some that are."""
+        now_ms = self._now_ms
+        self._now_ms -= self._span_ms + seconds * 2_000
+        self._between(number, seconds * 4)
+        self._now_ms = now_ms
+
     def again(self, number: int, seconds: int) -> None:
         """Posts that came before, some of them with another time."""
         for post in self.posts[-number:]:
-            self.posts.append(replace(post, timestamp_ms=post.timestamp_ms + self._random.choice([0, seconds])))
+            other_ms = self._random.choice([post.timestamp_ms, post.timestamp_ms + seconds, self._now_ms])
+            self.posts.append(replace(post, timestamp_ms=other_ms))
 
     def hole(self, number: int, seconds: int) -> None:
-        self._now_ms += number * 600_000 + seconds
+        self._now_ms += self._random.choice([number * 600_000, DAY_MS - number * 60_000]) + seconds
 
     def noise(self, number: int, seconds: int) -> None:
         self._between(number, seconds, symbol="XMR")
@@ -212,7 +221,7 @@ class Crowd:
 
 
 blocks = st.tuples(
-    st.sampled_from(["quiet", "surge", "surge", "late", "late", "again", "hole", "noise", "shuffle"]),
+    st.sampled_from(["quiet", "surge", "surge", "late", "late", "edge", "again", "hole", "noise", "shuffle"]),
     st.integers(1, 40),
     st.integers(1, 90),
 )
@@ -221,6 +230,7 @@ all_rules = st.builds(
     window_ms=st.sampled_from([60_000, 300_000]),
     span_ms=st.sampled_from([3_660_000, 7_200_000]),
     lateness_ms=st.sampled_from([0, 5_000, 45_000]),
+    min_credibility=st.just(float32(0.3)),
     baseline_days=st.sampled_from([1, 7]),
     baseline_windows=st.sampled_from([1, 12]),
     spike_threshold=st.sampled_from([2.0, 5.0]),
@@ -240,7 +250,7 @@ all_rules = st.builds(
 def test_a_difficult_stream(
     rules: Rules, seed: int, quiet: int, stream: list[tuple[str, int, int]], sizes: list[int]
 ) -> None:
-    crowd = Crowd(seed)
+    crowd = Crowd(seed, rules.span_ms)
     crowd.quiet(quiet, MINUTE)
     for block, number, seconds in stream:
         getattr(crowd, block)(number, seconds)
