@@ -163,6 +163,48 @@ async def test_windows_close_by_the_system_clock_on_a_silent_stream() -> None:
     assert [(a.symbol, a.post_count) for a in windows([outcomes])] == [("BTC", 3), ("ETH", 0)]
 
 
+async def test_posts_that_waited_for_a_restart_are_in_their_windows_before_these_close() -> None:
+    waiting = [post(w * 100 + n, START + w * WINDOW + n) for w in range(4) for n in range(5)]
+    shelf, clock = Shelf(), Clock(START + 4 * WINDOW)
+    options = AggregatorOptions(allowed_lateness_ms=0, baseline_min_windows=1)
+    subject = AggregatorStage(["BTC"], options, shelf, clock="system", now_ms=clock, behind=len(waiting))
+    assert await subject.tick() == []
+    await subject.process(waiting[:9])
+    assert await subject.tick() == []
+    await subject.process(waiting[9:])
+    await subject.tick()
+    assert [(w.post_count, w.revision, w.volume_ratio) for w in shelf.windows] == [(5, 0, 1.0)] * 4
+
+
+async def test_what_does_not_come_is_not_waited_for() -> None:
+    shelf, clock = Shelf(), Clock(START)
+    subject = AggregatorStage(["BTC"], AggregatorOptions(), shelf, clock="system", now_ms=clock, behind=1000)
+    await subject.process([post(1, START)])
+    clock.now = START + WINDOW + 10_000
+    await subject.tick()
+    assert [w.post_count for w in shelf.windows] == [1]
+
+
+async def test_a_late_post_changes_its_window_and_nothing_else() -> None:
+    quiet = [post(n, START + n * 20_000) for n in range(900)]
+    surge = [post(10_000 + n, START + 170 * MINUTE + n * 400) for n in range(100)]
+    history = sorted([*quiet, *surge], key=lambda delivery: delivery.message.post.timestamp_ms)
+    late = post(99_999, START + 120 * MINUTE + 7, polarity=-1.0)
+    known = [d for d in history if d.message.post.timestamp_ms <= START + 170 * MINUTE + 7]
+    without, found = {}, {}
+    for seen, posts in ((without, history), (found, [*known, late, *history[len(known) :]])):
+        shelf = Shelf()
+        subject = stage(shelf)
+        outcomes = [o for each in await subject.process(posts) for o in each] + list(await subject.finish())
+        seen.update({(w.symbol, w.window_start_ms): w for w in shelf.windows})
+        seen.update({("spike", s.detected_at_ms): s for s in spikes(outcomes)})
+    changed = {key for key in without.keys() | found.keys() if without.get(key) != found.get(key)}
+    # Fifty minutes late, twenty minutes before the surge.
+    assert changed == {("BTC", START + 120 * MINUTE)}
+    corrected = found["BTC", START + 120 * MINUTE]
+    assert (corrected.revision, corrected.post_count) == (1, without["BTC", START + 120 * MINUTE].post_count + 1)
+
+
 async def test_a_restart_gives_the_same_windows() -> None:
     history = [post(n, START + n * 20_000, polarity=(-1) ** n * n / 60) for n in range(60)]
     undisturbed, restarted = Shelf(), Shelf()
@@ -180,9 +222,8 @@ async def test_a_spike_is_forwarded_stored_and_refreshes_the_score_at_once() -> 
     shelf, clock = Shelf(), Clock(START + 60 * MINUTE)
     subject = stage(shelf, clock)
     await subject.restore(batches([post(n, START + n * MINUTE) for n in range(60)]))
-    surge = [post(1000 + n, START + 60 * MINUTE + n * 1000) for n in range(30)]
-    clock.now = START + 60 * MINUTE + 30_000
-    await subject.process(surge)
+    # Ahead of our clock: no sliding window of theirs has ended yet.
+    await subject.process([post(1000 + n, START + 60 * MINUTE + n * 1000) for n in range(30)])
     shown = len(shelf.live)
     clock.now = START + 60 * MINUTE + 40_000
     outcomes = await subject.tick()
@@ -196,7 +237,7 @@ async def test_a_spike_that_the_clock_alone_shows_refreshes_a_symbol_without_new
     shelf, clock = Shelf(), Clock(START + 60 * MINUTE)
     subject = stage(shelf, clock)
     await subject.restore(batches([post(n, START + n * MINUTE) for n in range(60)]))
-    clock.now = START + 60 * MINUTE + 28_000
+    clock.now = START + 60 * MINUTE + 8_000
     await subject.process([post(1000 + n, START + 60 * MINUTE + n * 900) for n in range(30)])
     clock.now += 1000
     await subject.tick()
@@ -217,11 +258,11 @@ async def test_the_live_flag_goes_out_with_the_cooldown_and_the_window_of_the_sp
         clock.now = START + 60 * MINUTE + seconds * 1000
         await subject.tick()
         flags[seconds] = next(a.viral_spike for a in reversed(shelf.live) if a.symbol == "BTC")
-    # The first slide after the posts shows it, the last one over the threshold ends at 0:50, a minute before 1:50.
-    assert [seconds for seconds, flag in flags.items() if flag] == list(range(10, 110, 10))
+    # The slide that had ended when the posts came shows it, the last one over ends at 0:50, a minute before 1:50.
+    assert [seconds for seconds, flag in flags.items() if flag] == list(range(0, 110, 10))
     closed = {w.window_start_ms: w.viral_spike for w in shelf.windows if w.symbol == "BTC"}
-    # The first of the two had closed before anything was to be seen.
-    assert (closed[START + 55 * MINUTE], closed[START + 60 * MINUTE]) == (False, True)
+    # The posts correct the first of the two, which had closed before them.
+    assert [closed[START + at * MINUTE] for at in (50, 55, 60)] == [False, True, True]
 
 
 async def test_a_restart_marks_the_windows_of_every_spike_as_before() -> None:
