@@ -19,6 +19,8 @@ from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
 from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject, Stage
 
 NEUTRAL = 0.5
+# Without a post for so long there is nothing to catch up with.
+CATCH_UP_PAUSE_MS = 10_000
 # Posts before a restart that a spike after it may show: more than two minutes of the 10,000 a minute we are built for.
 RESTORED_SAMPLES = 20_000
 
@@ -90,8 +92,15 @@ class AggregatorStage(Stage[ScoredPost]):
         clock: Literal["system", "event"],
         now_ms: Callable[[], int],
         start_ms: int | None = None,
+        behind: int = 0,
     ) -> None:
-        """Windows before ``start_ms`` are not closed again (a restart has read back only a part of them)."""
+        """Windows before ``start_ms`` are not closed again (a restart has read back only a part of them).
+
+        ``behind``: posts that wait already. Until they are through the posts' own times are the clock, or windows
+        would close before posts that came in time are in them.
+        """
+        self._behind = behind
+        self._processed_ms = now_ms()
         self._symbols = tuple(symbols)
         self._options = options
         self._sink = sink
@@ -126,7 +135,9 @@ class AggregatorStage(Stage[ScoredPost]):
         """Take a batch; windows and spikes come with the post whose time brought them about."""
         if not batch:
             return []
-        clock_ms = None if self._clock == "event" else self._now_ms()
+        clock_ms = None if self._clock == "event" or self._behind > 0 else self._now_ms()
+        self._behind -= len(batch)
+        self._processed_ms = self._now_ms()
         result = self._store.add_batch([delivery.message.SerializeToString() for delivery in batch], clock_ms)
         events = groupby(result.events, key=itemgetter(0))
         next_index, caused = next(events, (None, iter(())))
@@ -153,7 +164,7 @@ class AggregatorStage(Stage[ScoredPost]):
 
     async def tick(self) -> Sequence[Outcome]:
         """Close what is due by the system clock and refresh live scores."""
-        if self._clock == "event":
+        if self._clock == "event" or self._is_catching_up():
             self._refresh()
             return []
         outcomes = await self._take(self._store.advance(self._now_ms()))
@@ -165,6 +176,12 @@ class AggregatorStage(Stage[ScoredPost]):
                 self._touched.setdefault(symbol, [])
         self._refresh()
         return outcomes
+
+    def _is_catching_up(self) -> bool:
+        if self._behind > 0 and self._now_ms() > self._processed_ms + CATCH_UP_PAUSE_MS:
+            # What was waiting for us has gone another way.
+            self._behind = 0
+        return self._behind > 0
 
     def session(self) -> AggregatorStage:
         """Return a stage with windows of its own, on the event clock, that stores nothing."""

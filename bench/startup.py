@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import tempfile
 import time
@@ -60,8 +61,10 @@ async def fill(bus: Bus, posts: int) -> None:
     await bus.take_consumer(SCORED, Replica().durable, ack_wait_seconds=60, max_ack_pending=2 * CHUNK)
     subscription = await bus.jetstream.pull_subscribe_bind(Replica().durable, stream=SCORED.stream)
     while await bus.lag(SCORED, Replica().durable):
-        for message in await subscription.fetch(CHUNK, timeout=5):
-            await message.ack()
+        # The last acknowledgements may still be on their way.
+        with contextlib.suppress(TimeoutError):
+            for message in await subscription.fetch(CHUNK, timeout=1):
+                await message.ack()
 
 
 async def measure(folder: Path, posts: int, rounds: int) -> None:

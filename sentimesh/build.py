@@ -127,10 +127,16 @@ def aggregator_options(settings: Settings) -> AggregatorOptions:
 
 
 def aggregator(
-    settings: Settings, options: AggregatorOptions, symbols: Sequence[str], sink: Sink, start_ms: int | None
+    settings: Settings,
+    options: AggregatorOptions,
+    symbols: Sequence[str],
+    sink: Sink,
+    start_ms: int | None,
+    behind: int,
 ) -> AggregatorStage:
-    """Return the aggregator stage of these symbols; see :class:`AggregatorStage` for ``start_ms``."""
-    return AggregatorStage(symbols, options, sink, clock=settings.aggregation.clock, now_ms=now_ms, start_ms=start_ms)
+    """Return the aggregator stage of these symbols; see :class:`AggregatorStage` for ``start_ms`` and ``behind``."""
+    clock = settings.aggregation.clock
+    return AggregatorStage(symbols, options, sink, clock=clock, now_ms=now_ms, start_ms=start_ms, behind=behind)
 
 
 def live_sink(

@@ -330,11 +330,12 @@ class Stack:
         # Posts of the first window that is held in full, counted from when they came in.
         start_ms = -(-since_ms // options.window_ms) * options.window_ms if resuming and since_ms else None
         symbols = replica.symbols(settings.symbols, partitions)
-        stage = self._aggregator = build.aggregator(settings, options, symbols, sink, start_ms)
+        behind = await self._bus.lag(SCORED, replica.durable)
+        stage = self._aggregator = build.aggregator(settings, options, symbols, sink, start_ms, behind)
+        if since_ms is not None:
+            await self._load_baseline(stage, symbols, start_ms or build.now_ms())
         outcomes: Sequence[Outcome] = ()
         if resuming:
-            if start_ms is not None:
-                await self._load_baseline(stage, symbols, start_ms)
             outcomes = await stage.restore(finished_mentions(self._bus, replica, floors, since_ms, partitions))
         for name, topic, input_type, writer in build.writers(settings, self.metrics, pool, self._influx):
             self._work(name, writer, topic, input_type)

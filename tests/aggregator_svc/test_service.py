@@ -189,20 +189,29 @@ async def test_a_late_post_changes_its_window_and_nothing_else() -> None:
     quiet = [post(n, START + n * 20_000) for n in range(900)]
     surge = [post(10_000 + n, START + 170 * MINUTE + n * 400) for n in range(100)]
     history = sorted([*quiet, *surge], key=lambda delivery: delivery.message.post.timestamp_ms)
+    # Fifty minutes late, in the midst of a surge.
     late = post(99_999, START + 120 * MINUTE + 7, polarity=-1.0)
-    known = [d for d in history if d.message.post.timestamp_ms <= START + 170 * MINUTE + 7]
-    without, found = {}, {}
-    for seen, posts in ((without, history), (found, [*known, late, *history[len(known) :]])):
-        shelf = Shelf()
-        subject = stage(shelf)
-        outcomes = [o for each in await subject.process(posts) for o in each] + list(await subject.finish())
-        seen.update({(w.symbol, w.window_start_ms): w for w in shelf.windows})
-        seen.update({("spike", s.detected_at_ms): s for s in spikes(outcomes)})
-    changed = {key for key in without.keys() | found.keys() if without.get(key) != found.get(key)}
-    # Fifty minutes late, twenty minutes before the surge.
-    assert changed == {("BTC", START + 120 * MINUTE)}
-    corrected = found["BTC", START + 120 * MINUTE]
-    assert (corrected.revision, corrected.post_count) == (1, without["BTC", START + 120 * MINUTE].post_count + 1)
+    before = [d for d in history if d.message.post.timestamp_ms <= START + 170 * MINUTE + 25_000]
+    shelf = Shelf()
+    subject = stage(shelf)
+    await subject.process(before)
+    closed = {(w.symbol, w.window_start_ms): w for w in shelf.windows}
+    outcomes = await subject.process([late])
+    [corrected] = windows(outcomes)
+    assert spikes([o for each in outcomes for o in each]) == []
+    known = closed["BTC", START + 120 * MINUTE]
+    assert (corrected.window_start_ms, corrected.revision) == (known.window_start_ms, 1)
+    assert corrected.post_count == known.post_count + 1
+    assert corrected.polarity < known.polarity
+    # Against the same mean as before, and the mean of later windows has it in.
+    assert corrected.volume_ratio == pytest.approx(known.volume_ratio * corrected.post_count / known.post_count)
+    first_rest = len(shelf.windows)
+    await subject.process(history[len(before) :])
+    undisturbed = Shelf()
+    await stage(undisturbed).process(history)
+    same = ("symbol", "window_start_ms", "post_count", "unique_authors", "polarity", "credibility", "viral_spike")
+    expected = {tuple(getattr(w, name) for name in same) for w in undisturbed.windows}
+    assert {tuple(getattr(w, name) for name in same) for w in shelf.windows[first_rest:]} <= expected
 
 
 async def test_a_restart_gives_the_same_windows() -> None:
