@@ -8,10 +8,10 @@ pub const LAST_MS: i64 = 253_402_300_799_999;
 /// The nested `SocialPost`, keys as in the contract; other fields are skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct SocialPost<'a> {
-    post_id: &'a str,
-    platform: &'a str,
-    symbol: &'a str,
-    author_id: &'a str,
+    post_id: &'a [u8],
+    platform: &'a [u8],
+    symbol: &'a [u8],
+    author_id: &'a [u8],
     timestamp_ms: i64,
 }
 
@@ -31,7 +31,7 @@ impl<'a> SocialPost<'a> {
                 Self::SYMBOL => self.symbol = fields.text()?,
                 Self::AUTHOR_ID => self.author_id = fields.text()?,
                 Self::TIMESTAMP_MS => self.timestamp_ms = fields.int64()?,
-                other => fields.skip(other, &[1, 2, 3, 5, 6])?,
+                other => fields.skip(other, 0b110_1110)?,
             }
         }
         Ok(())
@@ -65,20 +65,20 @@ impl<'a> ScoredPost<'a> {
                 Self::CONFIDENCE => scored.confidence = fields.float()?,
                 Self::CREDIBILITY_SCORE => scored.credibility_score = fields.float()?,
                 Self::ENGAGEMENT_WEIGHT => scored.engagement_weight = fields.float()?,
-                other => fields.skip(other, &[1, 2, 3, 4, 5])?,
+                other => fields.skip(other, 0b11_1110)?,
             }
         }
         Ok(scored)
     }
 }
 
-/// A post that passed the checks of [`parse`], its texts where they lie in the message.
+/// A post that passed the checks of [`parse`], its texts (UTF-8) where they lie in the message.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Post<'a> {
-    pub post_id: &'a str,
-    pub platform: &'a str,
-    pub symbol: &'a str,
-    pub author_id: &'a str,
+    pub post_id: &'a [u8],
+    pub platform: &'a [u8],
+    pub symbol: &'a [u8],
+    pub author_id: &'a [u8],
     pub timestamp_ms: i64,
     pub polarity: f64,
     pub credibility: f64,
@@ -184,7 +184,7 @@ mod tests {
     fn a_good_message_is_read() {
         let bytes = scored().encode_to_vec();
         let post = parse(&bytes).unwrap();
-        assert_eq!((post.symbol, post.timestamp_ms), ("BTC", 1_000));
+        assert_eq!((post.symbol, post.timestamp_ms), (b"BTC".as_slice(), 1_000));
         assert_eq!(post.engagement_weight, f64::from(0.1_f32));
     }
 
@@ -217,7 +217,7 @@ mod tests {
     fn same_as_prost(bytes: &[u8]) -> Result<(), TestCaseError> {
         let ours = ScoredPost::decode(bytes).ok().map(|scored| {
             let post = scored.post.map(|post| {
-                let texts = [post.post_id, post.platform, post.symbol, post.author_id].map(str::to_owned);
+                let texts = [post.post_id, post.platform, post.symbol, post.author_id].map(<[u8]>::to_vec);
                 (texts, post.timestamp_ms)
             });
             let floats = [
@@ -230,7 +230,7 @@ mod tests {
         });
         let theirs = peer::ScoredPost::decode(bytes).ok().map(|scored| {
             let post = scored.post.map(|post| {
-                let texts = [post.post_id, post.platform, post.symbol, post.author_id];
+                let texts = [post.post_id, post.platform, post.symbol, post.author_id].map(String::into_bytes);
                 (texts, post.timestamp_ms)
             });
             let floats = [

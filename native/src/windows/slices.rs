@@ -63,27 +63,19 @@ impl PlatformCounts {
     }
 }
 
+/// What a slice keeps of a post: the halves of its hash and the author's hash, 0 where it has none.
+struct Trace {
+    post: [u64; 2],
+    author: u64,
+}
+
 #[derive(Default)]
 struct Slice {
     polarity_weight: i128,
     weight: i128,
     credibility: i128,
     platforms: PlatformCounts,
-    /// Hashes of authors, some more than once.
-    authors: Vec<u64>,
-    ids: Vec<u128>,
-}
-
-impl Slice {
-    fn add_author(&mut self, author: u64) {
-        if self.authors.len() == self.authors.capacity() {
-            // So that one author's thousand posts are not a thousand entries.
-            self.authors.sort_unstable();
-            self.authors.dedup();
-            self.authors.reserve(self.authors.len().max(4));
-        }
-        self.authors.push(author);
-    }
+    posts: Vec<Trace>,
 }
 
 /// Sums over a span of slices.
@@ -129,7 +121,7 @@ pub struct Ring {
 impl Ring {
     /// Adds a post, unless it is in the ring already; `platform` gives the number of its platform.
     pub fn add(&mut self, number: i64, post: &Post<'_>, platform: impl FnOnce() -> u32) -> bool {
-        let key = xxh3_128(post.post_id.as_bytes());
+        let key = xxh3_128(post.post_id);
         if !self.ids.insert(key) {
             return false;
         }
@@ -142,10 +134,14 @@ impl Ring {
         slice.weight += fixed(weight);
         slice.credibility += fixed(post.credibility);
         slice.platforms.add(platform, 1);
-        if !post.author_id.is_empty() {
-            slice.add_author(xxh3_64_with_seed(post.author_id.as_bytes(), u64::from(platform)));
-        }
-        slice.ids.push(key);
+        let author = match post.author_id {
+            [] => 0,
+            author => xxh3_64_with_seed(author, u64::from(platform)),
+        };
+        slice.posts.push(Trace {
+            post: [key as u64, (key >> 64) as u64],
+            author,
+        });
         true
     }
 
@@ -189,7 +185,7 @@ impl Ring {
             totals.polarity_weight += slice.polarity_weight;
             totals.weight += slice.weight;
             totals.credibility += slice.credibility;
-            authors.extend_from_slice(&slice.authors);
+            authors.extend(slice.posts.iter().map(|post| post.author).filter(|&author| author != 0));
         }
         authors.sort_unstable();
         authors.dedup();
@@ -224,8 +220,8 @@ impl Ring {
         self.first += places.len() as i64;
         self.counts.drain(places.clone());
         for slice in self.slices.drain(places).flatten() {
-            for key in &slice.ids {
-                self.ids.remove(key);
+            for Trace { post: [low, high], .. } in &slice.posts {
+                self.ids.remove(&(u128::from(*low) | u128::from(*high) << 64));
             }
         }
     }

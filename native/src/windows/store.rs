@@ -78,7 +78,8 @@ struct Clock {
 pub struct Store {
     config: Config,
     symbols: Vec<Arc<str>>,
-    numbers: FxHashMap<Arc<str>, usize>,
+    /// A symbol's UTF-8 to its number.
+    numbers: FxHashMap<Box<[u8]>, usize>,
     rings: Vec<Ring>,
     platforms: Vec<Arc<str>>,
     clock: Option<Clock>,
@@ -100,7 +101,7 @@ impl Store {
             numbers: symbols
                 .iter()
                 .enumerate()
-                .map(|(number, symbol)| (symbol.clone(), number))
+                .map(|(number, symbol)| (symbol.as_bytes().into(), number))
                 .collect(),
             rings: symbols.iter().map(|_| Ring::default()).collect(),
             symbols,
@@ -189,7 +190,7 @@ impl Store {
 
     /// The number of a tracked symbol.
     pub fn number(&self, symbol: &str) -> Option<usize> {
-        self.numbers.get(symbol).copied()
+        self.numbers.get(symbol.as_bytes()).copied()
     }
 
     fn slice(&self, time_ms: i64) -> i64 {
@@ -253,11 +254,12 @@ impl Store {
     }
 
     fn move_clock(&mut self, to_ms: i64, index: usize, events: &mut Events) {
-        let clock = self.clock.take().unwrap_or_else(|| self.started(to_ms));
-        let clock = self.clock.insert(clock);
-        if to_ms < clock.now_ms {
-            return;
+        if self.clock.is_none() {
+            self.clock = Some(self.started(to_ms));
         }
+        let Some(clock) = self.clock.as_mut().filter(|clock| to_ms >= clock.now_ms) else {
+            return;
+        };
         clock.now_ms = to_ms;
         if to_ms >= clock.idle_until_ms {
             self.catch_up(to_ms, index, events);
@@ -409,10 +411,10 @@ impl Store {
 }
 
 /// The number of a platform, a new one when it was never seen.
-fn platform_number(platforms: &mut Vec<Arc<str>>, name: &str) -> u32 {
-    let known = platforms.iter().position(|platform| **platform == *name);
+fn platform_number(platforms: &mut Vec<Arc<str>>, name: &[u8]) -> u32 {
+    let known = platforms.iter().position(|platform| platform.as_bytes() == name);
     known.unwrap_or_else(|| {
-        platforms.push(name.into());
+        platforms.push(String::from_utf8_lossy(name).into());
         platforms.len() - 1
     }) as u32
 }

@@ -70,7 +70,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field's key, or None at the end.
-    #[inline]
+    #[inline(always)]
     pub fn key(&mut self) -> Result<Option<u32>, Fault> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -79,27 +79,32 @@ impl<'a> Fields<'a> {
     }
 
     /// An `int64`.
-    #[inline]
+    #[inline(always)]
     pub fn int64(&mut self) -> Result<i64, Fault> {
         Ok(self.varint()? as i64)
     }
 
     /// A `float`.
-    #[inline]
+    #[inline(always)]
     pub fn float(&mut self) -> Result<f32, Fault> {
         let (value, rest) = self.rest.split_first_chunk().ok_or(Fault::Truncated)?;
         self.rest = rest;
         Ok(f32::from_le_bytes(*value))
     }
 
-    /// A `string`.
-    #[inline]
-    pub fn text(&mut self) -> Result<&'a str, Fault> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| Fault::Text)
+    /// A `string`, as its bytes: most are ASCII, which is seen faster than that they are UTF-8.
+    #[inline(always)]
+    pub fn text(&mut self) -> Result<&'a [u8], Fault> {
+        let text = self.bytes()?;
+        if text.is_ascii() || std::str::from_utf8(text).is_ok() {
+            Ok(text)
+        } else {
+            Err(Fault::Text)
+        }
     }
 
     /// The fields of a nested message.
-    #[inline]
+    #[inline(always)]
     pub fn message(&mut self) -> Result<Self, Fault> {
         Ok(Self {
             rest: self.bytes()?,
@@ -107,16 +112,17 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Passes over the value of a field that is not in the contract; `known` are the numbers of those that are.
-    #[inline]
-    pub fn skip(&mut self, key: u32, known: &[u32]) -> Result<(), Fault> {
-        if known.contains(&(key >> 3)) {
+    /// Passes over the value of a field that nobody asked for; `known` has the bits of the numbers that are asked for,
+    /// but with another kind of value.
+    #[inline(always)]
+    pub fn skip(&mut self, key: u32, known: u32) -> Result<(), Fault> {
+        if key >> 3 < u32::BITS && known & 1 << (key >> 3) != 0 {
             return Err(Fault::Kind);
         }
         self.pass(key)
     }
 
-    #[inline]
+    #[inline(always)]
     fn pass(&mut self, key: u32) -> Result<(), Fault> {
         if key >> 3 == 0 {
             return Err(Fault::Key);
@@ -148,31 +154,41 @@ impl<'a> Fields<'a> {
         Err(Fault::Truncated)
     }
 
-    #[inline]
+    #[inline(always)]
     fn bytes(&mut self) -> Result<&'a [u8], Fault> {
         let length = self.varint()?;
         self.take(usize::try_from(length).map_err(|_| Fault::Truncated)?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
         let (taken, rest) = self.rest.split_at_checked(length).ok_or(Fault::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, Fault> {
-        match *self.rest {
-            [byte, ref rest @ ..] if byte < 0x80 => {
+        if let [byte, rest @ ..] = self.rest {
+            if *byte < 0x80 {
                 self.rest = rest;
-                Ok(u64::from(byte))
+                return Ok(u64::from(*byte));
             }
-            _ => self.long_varint(),
         }
+        if let Some(chunk) = self.rest.first_chunk() {
+            let word = u64::from_le_bytes(*chunk);
+            // The first byte without its highest bit is the last one.
+            let ends = !word & 0x8080_8080_8080_8080;
+            if ends != 0 {
+                self.rest = &self.rest[ends.trailing_zeros() as usize / 8 + 1..];
+                return Ok(join_sevens(word & (ends ^ (ends - 1))));
+            }
+        }
+        self.varint_by_byte()
     }
 
-    fn long_varint(&mut self) -> Result<u64, Fault> {
+    #[cold]
+    fn varint_by_byte(&mut self) -> Result<u64, Fault> {
         let mut value = 0;
         for (index, &byte) in self.rest.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * index);
@@ -191,4 +207,11 @@ impl<'a> Fields<'a> {
             Fault::Varint
         })
     }
+}
+
+/// Joins the lower seven bits of each byte, the first byte's lowest: neighbours by ones, twos and fours.
+fn join_sevens(word: u64) -> u64 {
+    let pairs = word & 0x007f_007f_007f_007f | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+    let fours = pairs & 0x0000_3fff_0000_3fff | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+    fours & 0x0fff_ffff | (fours & 0x0fff_ffff_0000_0000) >> 4
 }
