@@ -5,6 +5,7 @@ from typing import final
 
 __all__ = [
     "BatchResult",
+    "LogReader",
     "NearDuplicateIndex",
     "SlideCount",
     "SymbolExtractor",
@@ -40,6 +41,34 @@ class NearDuplicateIndex:
         Raises ValueError when the three sequences differ in length.
         """
     def __len__(self) -> int: ...
+
+@final
+class LogReader:
+    """Reads what a JetStream consumer pushes to an inbox, over a plain TCP connection of its own.
+
+    It connects and reads the server's greeting. Every wait for the server ends after ``timeout_seconds`` (0.001 to
+    86,400) with a TimeoutError; everything else that goes wrong with it is a ConnectionError, after which the reader is
+    of no use. One thread at a time; others wait.
+    """
+
+    def __new__(cls, host: str, port: int, timeout_seconds: float) -> LogReader: ...
+    @property
+    def info(self) -> str:
+        """The server's greeting, a JSON object: does it require TLS (then this is the wrong reader) or credentials?"""
+    def subscribe(self, connect_json: str, inbox: str) -> None:
+        """Introduce itself with that JSON object and subscribe; the consumer is to be created after this.
+
+        Raises ConnectionError with the server's words when it refuses, ValueError for what is not one line or no
+        subject.
+        """
+    def read(self, max_messages: int, through_sequence: int) -> list[tuple[str, int, bytes]]:
+        """Return the next messages up to and with that number in the stream, as (subject, number, data).
+
+        Waits until there are ``max_messages`` (1 or more). Fewer at the end, then none. The end is a message of that or
+        a higher number, or the last that the consumer has. Flow control and the server's pings are answered meanwhile.
+        """
+    def close(self) -> None:
+        """Close the connection; a read that waits in another thread ends with a ConnectionError."""
 
 @final
 class SymbolExtractor:

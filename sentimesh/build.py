@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -173,6 +173,7 @@ def posts_writer(store: InfluxStore, metrics: Metrics) -> WriterStage[ScoredPost
         store.write_scored,
         key=lambda scored: (scored.post.post_id, scored.post.symbol),
         on_written=metrics.influxdb_latency.observe,
+        on_error=metrics.writer_errors.labels("influxdb").inc,
     )
 
 
@@ -183,30 +184,26 @@ def writers(
     settings: Settings, metrics: Metrics, pool: asyncpg.Pool[Any], series: InfluxStore | None
 ) -> Sequence[Writer]:
     """Return the writers of closed windows and spikes: name, topic, message type, stage."""
-
-    def windows(
-        write: Callable[[Sequence[SentimentAggregate]], Awaitable[object]], latency: Histogram
-    ) -> WriterStage[Any]:
-        return WriterStage(write, key=window_key, on_written=latency.observe)
-
-    def spikes(write: Callable[[Sequence[ViralSpike]], Awaitable[object]], latency: Histogram) -> WriterStage[Any]:
-        return WriterStage(write, key=spike_key, on_written=latency.observe)
-
     store = AggregateStore(pool)
-    found: list[Writer] = [
-        ("postgresql-windows", AGGREGATES, SentimentAggregate, windows(store.upsert_windows, metrics.postgres_latency)),
-        ("postgresql-spikes", VIRAL_ALERTS, ViralSpike, spikes(store.upsert_spikes, metrics.postgres_latency)),
+    backends: list[tuple[str, AggregateStore | InfluxStore, Histogram]] = [
+        ("postgresql", store, metrics.postgres_latency)
     ]
     if series is not None:
-        latency = metrics.influxdb_latency
+        backends.append(("influxdb", series, metrics.influxdb_latency))
+    found: list[Writer] = []
+    for name, backend, latency in backends:
+        failed = metrics.writer_errors.labels(name).inc
+        windows = WriterStage(backend.write_windows, key=window_key, on_written=latency.observe, on_error=failed)
+        spikes = WriterStage(backend.write_spikes, key=spike_key, on_written=latency.observe, on_error=failed)
         found += [
-            ("influxdb-windows", AGGREGATES, SentimentAggregate, windows(series.write_windows, latency)),
-            ("influxdb-spikes", VIRAL_ALERTS, ViralSpike, spikes(series.write_spikes, latency)),
+            (f"{name}-windows", AGGREGATES, SentimentAggregate, windows),
+            (f"{name}-spikes", VIRAL_ALERTS, ViralSpike, spikes),
         ]
     options = settings.viral_detection
     if options.webhook_url is not None:
         hook = Webhook(options.webhook_url, options.webhook_min_ratio, now_ms)
-        found.append(("webhook", VIRAL_ALERTS, ViralSpike, WriterStage(hook.send, key=spike_key)))
+        failed = metrics.writer_errors.labels("webhook").inc
+        found.append(("webhook", VIRAL_ALERTS, ViralSpike, WriterStage(hook.send, key=spike_key, on_error=failed)))
     return found
 
 

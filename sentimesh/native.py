@@ -2,6 +2,7 @@
 
 from sentimesh._native import (
     BatchResult,
+    LogReader,
     NearDuplicateIndex,
     SlideCount,
     SymbolExtractor,
@@ -12,6 +13,7 @@ from sentimesh._native import (
 
 __all__ = [
     "BatchResult",
+    "LogReader",
     "NearDuplicateIndex",
     "SlideCount",
     "SymbolExtractor",

@@ -27,7 +27,6 @@ class Webhook:
         self._url = url
         self._min_ratio = min_ratio
         self._now_ms = now_ms
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_SECONDS)
 
     async def send(self, spikes: Sequence[ViralSpike]) -> None:
         """Send those that are urgent and still on, one request each.
@@ -35,19 +34,20 @@ class Webhook:
         Raises StorageUnavailableError when the endpoint is to be tried again, StorageRefusedError when it says no.
         Trying again sends the earlier ones of the same call again: ``symbol`` and ``detected_at_ms`` tell them apart.
         """
-        for spike in spikes:
-            late = self._now_ms() - spike.detected_at_ms > URGENT_MS
-            if not spike.resolved_at_ms and spike.spike_ratio >= self._min_ratio and not late:
-                await self._post(spike)
+        urgent = [spike for spike in spikes if self._is_urgent(spike)]
+        if urgent:
+            async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
+                for spike in urgent:
+                    await self._post(client, spike)
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+    def _is_urgent(self, spike: ViralSpike) -> bool:
+        late = self._now_ms() - spike.detected_at_ms > URGENT_MS
+        return not spike.resolved_at_ms and spike.spike_ratio >= self._min_ratio and not late
 
-    async def _post(self, spike: ViralSpike) -> None:
+    async def _post(self, client: httpx.AsyncClient, spike: ViralSpike) -> None:
         body = json_format.MessageToJson(spike, preserving_proto_field_name=True, indent=None)
         try:
-            response = await self._client.post(
+            response = await client.post(
                 self._url.get_secret_value(), content=body, headers={"Content-Type": "application/json"}
             )
         except httpx.HTTPError as error:

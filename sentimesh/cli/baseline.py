@@ -181,7 +181,7 @@ async def _write(settings: Settings, windows: Windows, shift_ms: int, progress: 
     async with AsyncExitStack() as exits:
         store = AggregateStore(await exits.enter_async_context(_database(settings)))
         back_ends: dict[str, tuple[BackEnd, Callable[[list[SentimentAggregate]], Any]]] = {
-            "PostgreSQL": (store, store.upsert_windows)
+            "PostgreSQL": (store, store.write_windows)
         }
         influx = _series(settings)
         if influx is not None:

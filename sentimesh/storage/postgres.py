@@ -163,11 +163,11 @@ class AggregateStore:
     def __init__(self, pool: asyncpg.Pool[Any]) -> None:
         self._pool = pool
 
-    async def upsert_windows(self, aggregates: Iterable[SentimentAggregate]) -> None:
+    async def write_windows(self, aggregates: Iterable[SentimentAggregate]) -> None:
         """Write closed windows, one row a (symbol, window_start); an older revision never replaces a newer one."""
         await self._write(_UPSERT_WINDOW, [_window_row(aggregate) for aggregate in aggregates])
 
-    async def upsert_spikes(self, spikes: Iterable[ViralSpike]) -> None:
+    async def write_spikes(self, spikes: Iterable[ViralSpike]) -> None:
         """Write spikes as detected (``resolved_at_ms`` 0) and as over, one row a (symbol, detected_at).
 
         The order does not matter: the row says what the first detection said and ends with the last end.

@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 import stamina
 from google.protobuf.message import Message
 
-from sentimesh.errors import StorageUnavailableError
+from sentimesh.errors import SentimeshError, StorageUnavailableError
 from sentimesh.pb.pipeline_pb2 import ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 from sentimesh.stage import Delivery, Outcome, Stage
@@ -34,20 +34,26 @@ class WriterStage(Stage[Kept], Generic[Kept]):
         *,
         key: Callable[[Kept], Hashable],
         on_written: Callable[[float], None] = lambda _milliseconds: None,
+        on_error: Callable[[], None] = lambda: None,
     ) -> None:
         """``write`` must be safe to repeat. Of several messages with the same ``key`` in a batch the last is written.
 
-        ``on_written`` is told how many milliseconds a batch took.
+        ``on_written`` is told how many milliseconds a batch took, ``on_error`` that one could not be written.
         """
         self._write = write
         self._key = key
         self._on_written = on_written
+        self._on_error = on_error
 
     async def process(self, batch: Sequence[Delivery[Kept]]) -> Sequence[Sequence[Outcome]]:
         """Write a batch. Raises StorageUnavailableError or StorageRefusedError."""
         newest = {self._key(delivery.message): delivery.message for delivery in batch}
         started = time.monotonic()
-        await self._write(list(newest.values()))
+        try:
+            await self._write(list(newest.values()))
+        except SentimeshError:
+            self._on_error()
+            raise
         self._on_written((time.monotonic() - started) * 1000)
         return [()] * len(batch)
 

@@ -69,7 +69,7 @@ async def refused(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
 
 async def test_history_is_the_last_day_unless_said_otherwise(past: Past, stub: Stub) -> None:
     ages = (DAY + WINDOW, DAY, DAY - WINDOW, WINDOW, 0, -WINDOW)
-    await past.store.upsert_windows([*(window(ago) for ago in ages), window(WINDOW, "ETH")])
+    await past.store.write_windows([*(window(ago) for ago in ages), window(WINDOW, "ETH")])
     answer = await stub.GetSentimentHistory(GetSentimentHistoryRequest(symbol="btc/usd"))
     # Windows that end after the start, up to and with the end; oldest first.
     assert list(answer.aggregates) == [window(DAY - WINDOW), window(WINDOW), window(0)]
@@ -83,7 +83,7 @@ async def test_history_is_the_last_day_unless_said_otherwise(past: Past, stub: S
 
 async def test_pages_of_history_join_up_and_keep_to_the_now_of_the_first(past: Past, stub: Stub) -> None:
     ages = [WINDOW * n for n in range(7, 0, -1)]
-    await past.store.upsert_windows([window(ago) for ago in ages])
+    await past.store.write_windows([window(ago) for ago in ages])
     request = GetSentimentHistoryRequest(symbol="BTC", page_size=3)
     pages: list[list[SentimentAggregate]] = []
     while not pages or request.page_token:
@@ -92,13 +92,13 @@ async def test_pages_of_history_join_up_and_keep_to_the_now_of_the_first(past: P
         request.page_token = answer.next_page_token
         # Time goes on, and windows that close meanwhile belong to another question.
         past.now_ms += DAY
-        await past.store.upsert_windows([window(-WINDOW * len(pages))])
+        await past.store.write_windows([window(-WINDOW * len(pages))])
     assert [len(page) for page in pages] == [3, 3, 1]
     assert [aggregate for page in pages for aggregate in page] == [window(ago) for ago in ages]
 
 
 async def test_a_thousand_windows_are_a_page(past: Past, stub: Stub) -> None:
-    await past.store.upsert_windows([window(WINDOW * n) for n in range(1001)])
+    await past.store.write_windows([window(WINDOW * n) for n in range(1001)])
     request = GetSentimentHistoryRequest(symbol="BTC", start_ms=1)
     answer = await stub.GetSentimentHistory(request)
     assert (len(answer.aggregates), answer.aggregates[0]) == (1000, window(WINDOW * 1000))
@@ -111,7 +111,7 @@ async def test_a_thousand_windows_are_a_page(past: Past, stub: Stub) -> None:
 async def test_spikes_are_those_of_the_last_day_newest_first(past: Past, stub: Stub) -> None:
     inside = [spike(1), spike(500, "SOL"), spike(500, "BTC"), spike(DAY)]
     outside = [spike(0), spike(DAY + 1), spike(2, "XMR")]
-    await past.store.upsert_spikes([*inside, *outside])
+    await past.store.write_spikes([*inside, *outside])
     answer = await stub.ListViralSpikes(ListViralSpikesRequest())
     # Of tracked symbols; detected at the start or after, before the end.
     assert (list(answer.spikes), answer.next_page_token) == (inside, "")
@@ -123,7 +123,7 @@ async def test_spikes_are_those_of_the_last_day_newest_first(past: Past, stub: S
 
 async def test_pages_of_spikes_join_up(past: Past, stub: Stub) -> None:
     spikes = [spike(ago, symbol) for ago in range(1, 80) for symbol in ("SOL", "ETH", "BTC")]
-    await past.store.upsert_spikes(spikes)
+    await past.store.write_spikes(spikes)
     request = ListViralSpikesRequest()
     pages: list[list[ViralSpike]] = []
     while not pages or request.page_token:
@@ -138,7 +138,7 @@ async def test_pages_of_spikes_join_up(past: Past, stub: Stub) -> None:
 async def test_long_posts_make_shorter_pages(past: Past, stub: Stub) -> None:
     # 1000 characters of four bytes, five posts a spike: a full page would be five times what clients take.
     spikes = [spike(ago, text="🚀" * 1000, samples=5) for ago in range(1, 1001)]
-    await past.store.upsert_spikes(spikes)
+    await past.store.write_spikes(spikes)
     request = ListViralSpikesRequest(page_size=1000)
     found: list[ViralSpike] = []
     while not found or request.page_token:
@@ -151,7 +151,7 @@ async def test_long_posts_make_shorter_pages(past: Past, stub: Stub) -> None:
 
 
 async def test_a_text_too_old_is_not_shown_when_the_purge_is_behind(past: Past, stub: Stub) -> None:
-    await past.store.upsert_spikes([spike(7 * DAY - 1000), spike(7 * DAY - 1)])
+    await past.store.write_spikes([spike(7 * DAY - 1000), spike(7 * DAY - 1)])
     answer = await stub.ListViralSpikes(ListViralSpikesRequest(start_ms=1))
     assert [post.text for shown in answer.spikes for post in shown.sample_posts] == ["moon", ""]
     assert answer.spikes[1].sample_posts[0].post_id == f"twitter:{7 * DAY - 1}-0"
@@ -236,8 +236,8 @@ def forged(token: str, *position: object) -> str:
 
 
 async def test_a_token_for_another_question_is_refused(past: Past, stub: Stub) -> None:
-    await past.store.upsert_windows([window(WINDOW), window(0)])
-    await past.store.upsert_spikes([spike(1), spike(2)])
+    await past.store.write_windows([window(WINDOW), window(0)])
+    await past.store.write_spikes([spike(1), spike(2)])
     token = (await stub.GetSentimentHistory(GetSentimentHistoryRequest(symbol="BTC", page_size=1))).next_page_token
     other = (await stub.ListViralSpikes(ListViralSpikesRequest(page_size=1))).next_page_token
     for call in (
@@ -257,8 +257,8 @@ async def test_a_token_for_another_question_is_refused(past: Past, stub: Stub) -
 
 
 async def test_what_is_no_token_is_refused(past: Past, stub: Stub) -> None:
-    await past.store.upsert_windows([window(WINDOW), window(0)])
-    await past.store.upsert_spikes([spike(1), spike(2)])
+    await past.store.write_windows([window(WINDOW), window(0)])
+    await past.store.write_spikes([spike(1), spike(2)])
     windows = (await stub.GetSentimentHistory(GetSentimentHistoryRequest(symbol="BTC", page_size=1))).next_page_token
     spikes = (await stub.ListViralSpikes(ListViralSpikesRequest(page_size=1))).next_page_token
     nonsense = [

@@ -93,7 +93,7 @@ def window(end: int, symbol: str = "BTC") -> SentimentAggregate:
 
 async def test_spikes_are_a_table_newest_first(past: Past, sentimesh: Sentimesh) -> None:
     past.now_ms = AT + 10 * HOUR
-    await past.store.upsert_spikes([spike(AT), spike(AT + HOUR, "SOL", 90_000), spike(AT, "ETH", 3 * HOUR)])
+    await past.store.write_spikes([spike(AT), spike(AT + HOUR, "SOL", 90_000), spike(AT, "ETH", 3 * HOUR)])
     code, out, _ = await sentimesh("spikes", "--since", "2023-11-14T20:00", "--address", past.address)
     assert code == 0
     assert lines(out) == [
@@ -108,7 +108,7 @@ async def test_spikes_are_a_table_newest_first(past: Past, sentimesh: Sentimesh)
 async def test_spikes_are_those_of_the_gateways_last_day(past: Past, sentimesh: Sentimesh) -> None:
     # Its clock counts, not ours.
     past.now_ms = AT + 24 * HOUR
-    await past.store.upsert_spikes([spike(AT), spike(AT - 1)])
+    await past.store.write_spikes([spike(AT), spike(AT - 1)])
     _, out, _ = await sentimesh("spikes", "--json", "--address", past.address)
     assert [json.loads(line)["detected_at_ms"] for line in out.splitlines()] == [str(AT)]
 
@@ -117,7 +117,7 @@ async def test_spikes_are_json_lines_over_pages_up_to_the_limit(past: Past, sent
     now = now_ms()
     past.now_ms = now
     ages = range(1000, 1_203_000, 1000)
-    await past.store.upsert_spikes([spike(now - age) for age in ages])
+    await past.store.write_spikes([spike(now - age) for age in ages])
     arguments = ("spikes", "BTC", "--json", "--address", past.address, "--limit")
     code, out, _ = await sentimesh(*arguments, "1101")
     found = [json.loads(line) for line in out.splitlines()]
@@ -130,7 +130,7 @@ async def test_spikes_are_json_lines_over_pages_up_to_the_limit(past: Past, sent
 
 async def test_a_table_that_leaves_spikes_out_says_so(past: Past, sentimesh: Sentimesh) -> None:
     past.now_ms = now_ms()
-    await past.store.upsert_spikes([spike(past.now_ms - age) for age in (10, 20, 30)])
+    await past.store.write_spikes([spike(past.now_ms - age) for age in (10, 20, 30)])
     assert "the newest 2 are shown" in (await sentimesh("spikes", "--limit", "2", "--address", past.address))[1]
     assert "newest" not in (await sentimesh("spikes", "--limit", "3", "--address", past.address))[1]
 
@@ -169,7 +169,7 @@ async def test_history_is_a_table_oldest_first(past: Past, sentimesh: Sentimesh)
     past.now_ms = AT + HOUR
     quiet = window(AT)
     quiet.viral_spike, quiet.insufficient_data = False, True
-    await past.store.upsert_windows([window(AT + WINDOW), quiet])
+    await past.store.write_windows([window(AT + WINDOW), quiet])
     code, out, _ = await sentimesh("history", "btc", "--address", past.address)
     assert code == 0
     assert lines(out) == [
@@ -182,7 +182,7 @@ async def test_history_is_a_table_oldest_first(past: Past, sentimesh: Sentimesh)
 
 async def test_history_is_json_lines_over_all_pages(past: Past, sentimesh: Sentimesh) -> None:
     past.now_ms = AT + 2000 * WINDOW
-    await past.store.upsert_windows([window(AT + n * WINDOW) for n in range(1500)])
+    await past.store.write_windows([window(AT + n * WINDOW) for n in range(1500)])
     span = ("--since", "2023-11-14T22:00Z", "--until", "2023-11-18")
     code, out, _ = await sentimesh("history", "BTC", "--json", *span, "--address", past.address)
     found = [json.loads(line) for line in out.splitlines()]

@@ -76,7 +76,7 @@ async def test_each_symbol_is_answered_by_whoever_knows_it(
     await SentimentCache(valkey, key_prefix=PREFIX).put_live([live])
     closed = [window("ETH", ends_ago=700_000, score=0.9), window("ETH", ends_ago=400_000, score=0.31)]
     old = window("SOL", ends_ago=16 * 60_000, score=0.99)
-    await AggregateStore(pool).upsert_windows([*closed, old])
+    await AggregateStore(pool).write_windows([*closed, old])
 
     btc, eth, sol, ada = await reader(valkey, pool).read(["BTC", "ETH", "SOL", "ADA"])
 
@@ -91,7 +91,7 @@ async def test_each_symbol_is_answered_by_whoever_knows_it(
 
 
 async def test_without_redis_postgresql_answers_and_without_both_the_default(pool: asyncpg.Pool[Any]) -> None:
-    await AggregateStore(pool).upsert_windows([window("BTC", ends_ago=1000, score=0.7)])
+    await AggregateStore(pool).write_windows([window("BTC", ends_ago=1000, score=0.7)])
     with socket.socket() as taken:
         # Bound and not listening: connections are refused, and nothing else can take the port meanwhile.
         taken.bind(("127.0.0.1", 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -227,19 +226,6 @@ async def test_streams_are_made_idempotently_with_their_retention(bus: Bus, nats
     await bus.ensure_streams()
     info = await bus.jetstream.stream_info(RAW.stream)
     assert info.config.max_age == 168 * 3600
-
-
-async def test_reading_back_gives_what_came_up_to_a_sequence(bus: Bus) -> None:
-
-    since = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
-    await send(bus, "go 1", "go 2", "go 3")
-    last = (await bus.jetstream.stream_info(RAW.stream)).state.last_seq
-    found = [message async for batch in bus.read_back(RAW, since, last - 1) for message in batch]
-    assert [(subject, RawPost.FromString(data).payload) for subject, _, data in found] == [
-        ("social.raw.twitter", b"go 1"),
-        ("social.raw.twitter", b"go 2"),
-    ]
-    assert [sequence for _, sequence, _ in found] == [last - 2, last - 1]
 
 
 async def test_a_broker_that_is_not_there_is_one_clear_error() -> None:

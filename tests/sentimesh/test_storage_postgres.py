@@ -47,7 +47,7 @@ def window(
 
 async def test_a_window_comes_back_as_it_was_written(pool: asyncpg.Pool[Any]) -> None:
     store = AggregateStore(pool)
-    await store.upsert_windows([window(0), window(1), window(0, "ETH")])
+    await store.write_windows([window(0), window(1), window(0, "ETH")])
     assert await store.latest(["ETH", "XMR", "BTC"]) == [window(0, "ETH"), None, window(1)]
     assert await store.count_windows() == 3
 
@@ -55,20 +55,20 @@ async def test_a_window_comes_back_as_it_was_written(pool: asyncpg.Pool[Any]) ->
 async def test_writing_again_changes_nothing_and_a_revision_replaces(pool: asyncpg.Pool[Any]) -> None:
     store = AggregateStore(pool)
     for _ in range(2):
-        await store.upsert_windows([window()])
-    await store.upsert_windows([window(count=6, revision=1)])
-    await store.upsert_windows([window(count=5, revision=0)])
+        await store.write_windows([window()])
+    await store.write_windows([window(count=6, revision=1)])
+    await store.write_windows([window(count=5, revision=0)])
     assert await store.latest(["BTC"]) == [window(count=6, revision=1)]
     assert await store.count_windows() == 1
 
 
 async def test_the_same_window_again_leaves_the_row_untouched(pool: asyncpg.Pool[Any]) -> None:
     store = AggregateStore(pool)
-    await store.upsert_windows([window(), window(1)])
+    await store.write_windows([window(), window(1)])
     versions = await pool.fetch("SELECT xmin::text, updated_at FROM social_sentiment_scores ORDER BY window_start")
     later = window()
     later.updated_at_ms += 60_000
-    await store.upsert_windows([later, window(1, score=0.5)])
+    await store.write_windows([later, window(1, score=0.5)])
     again = await pool.fetch("SELECT xmin::text, updated_at FROM social_sentiment_scores ORDER BY window_start")
     assert again[0] == versions[0]
     assert again[1]["xmin"] != versions[1]["xmin"]
@@ -76,22 +76,22 @@ async def test_the_same_window_again_leaves_the_row_untouched(pool: asyncpg.Pool
 
 async def test_a_restart_that_counts_revisions_from_zero_again_still_adds_posts(pool: asyncpg.Pool[Any]) -> None:
     store = AggregateStore(pool)
-    await store.upsert_windows([window(count=6, revision=2)])
-    await store.upsert_windows([window(count=7, revision=0)])
+    await store.write_windows([window(count=6, revision=2)])
+    await store.write_windows([window(count=7, revision=0)])
     assert await store.latest(["BTC"]) == [window(count=7, revision=0)]
 
 
 async def test_a_window_without_a_spike_has_no_ratio(pool: asyncpg.Pool[Any]) -> None:
     quiet = window()
     quiet.viral_spike, quiet.spike_ratio = False, 0
-    await AggregateStore(pool).upsert_windows([quiet])
+    await AggregateStore(pool).write_windows([quiet])
     assert await pool.fetchval("SELECT spike_ratio FROM social_sentiment_scores") is None
     assert await AggregateStore(pool).latest(["BTC", "BTC"]) == [quiet, quiet]
 
 
 async def test_counts_for_the_baseline_are_those_of_the_span(pool: asyncpg.Pool[Any]) -> None:
     store = AggregateStore(pool)
-    await store.upsert_windows([window(n, count=n) for n in range(5)])
+    await store.write_windows([window(n, count=n) for n in range(5)])
     counts = await store.window_counts(["BTC", "ETH"], START + WINDOW, START + 4 * WINDOW)
     assert counts == [("BTC", START + (n + 1) * WINDOW, n) for n in (1, 2, 3)]
 
@@ -132,8 +132,8 @@ async def all_spikes(store: AggregateStore) -> list[ViralSpike]:
 
 async def test_a_spike_comes_back_as_it_was_written(pool: asyncpg.Pool[Any]) -> None:
     store = AggregateStore(pool)
-    await store.upsert_spikes([spike(), spike(1, over_ms=1234)])
-    await store.upsert_spikes([])
+    await store.write_spikes([spike(), spike(1, over_ms=1234)])
+    await store.write_spikes([])
     assert await all_spikes(store) == [spike(1, over_ms=1234), spike()]
 
 
@@ -151,7 +151,7 @@ async def test_a_spikes_beginning_and_ends_make_the_same_row_in_any_order(
     for order in set(itertools.permutations(range(len(PARTS)))):
         parts = [PARTS[number] for number in order]
         for part in [parts] if one_call else [[part] for part in parts]:
-            await store.upsert_spikes(part)
+            await store.write_spikes(part)
         # What the detection said, and the last of the ends.
         assert await all_spikes(store) == [spike(over_ms=200_000)]
         await pool.execute("TRUNCATE social_viral_spikes")
@@ -159,9 +159,9 @@ async def test_a_spikes_beginning_and_ends_make_the_same_row_in_any_order(
 
 async def test_a_later_detection_brings_no_text_back_and_no_end_away(pool: asyncpg.Pool[Any]) -> None:
     store = AggregateStore(pool)
-    await store.upsert_spikes([spike(text="")])
-    await store.upsert_spikes([spike(over_ms=5000)])
-    await store.upsert_spikes([spike()])
+    await store.write_spikes([spike(text="")])
+    await store.write_spikes([spike(over_ms=5000)])
+    await store.write_spikes([spike()])
     assert await all_spikes(store) == [spike(over_ms=5000, text="")]
 
 
@@ -170,12 +170,12 @@ async def test_a_refused_spike_stores_nothing_of_its_call(pool: asyncpg.Pool[Any
     bad = spike(over_ms=1)
     bad.dominant_platform = "x" * 21
     with pytest.raises(StorageRefusedError):
-        await store.upsert_spikes([spike(), bad])
+        await store.write_spikes([spike(), bad])
     assert await all_spikes(store) == []
 
 
 async def test_samples_are_plain_json_to_whoever_asks_the_table(pool: asyncpg.Pool[Any]) -> None:
-    await AggregateStore(pool).upsert_spikes([spike()])
+    await AggregateStore(pool).write_spikes([spike()])
     row = await pool.fetchrow(
         "SELECT jsonb_array_length(sample_posts) AS length, sample_posts->0->>'post_id' AS id, "
         "(sample_posts->0->'engagement'->>'views')::int AS views, "
@@ -189,7 +189,7 @@ async def test_history_is_a_span_of_one_symbol_page_by_page(pool: asyncpg.Pool[A
     # The length of windows was changed once: two end at the same moment.
     longer = window(4)
     longer.window_start_ms -= WINDOW // 2
-    await store.upsert_windows([*(window(n) for n in range(10)), longer, window(5, "ETH")])
+    await store.write_windows([*(window(n) for n in range(10)), longer, window(5, "ETH")])
     end = START + 8 * WINDOW
     expected = [window(1), window(2), window(3), longer, *(window(n) for n in range(4, 8))]
     assert await store.history("BTC", START + WINDOW, end, 100) == expected
@@ -205,7 +205,7 @@ async def test_history_is_a_span_of_one_symbol_page_by_page(pool: asyncpg.Pool[A
 async def test_spikes_are_listed_newest_first_page_by_page(pool: asyncpg.Pool[Any]) -> None:
     store = AggregateStore(pool)
     # Two symbols at the same moment.
-    await store.upsert_spikes([spike(n, s) for n in range(4) for s in ("SOL", "BTC", "ADA")])
+    await store.write_spikes([spike(n, s) for n in range(4) for s in ("SOL", "BTC", "ADA")])
     expected = [spike(n, s) for n in (2, 1) for s in ("SOL", "BTC")]
     span = (START + 60_000, START + 180_000)
     assert await store.spikes(["BTC", "SOL"], *span, 100) == expected

@@ -64,7 +64,7 @@ async def kept(store: AggregateStore) -> list[ViralSpike]:
 async def test_texts_of_spikes_go_and_everything_else_stays(pool: asyncpg.Pool[Any]) -> None:
     store = AggregateStore(pool)
     young = spike(at=DETECTED + 24 * HOUR)
-    await store.upsert_spikes([spike(), young])
+    await store.write_spikes([spike(), young])
     assert await purge_expired(pool, DETECTED + WEEK - 3 * HOUR) == 0
     assert await kept(store) == [young, spike()]
     # The run of an hour later might fail, and the one after it would come too late.
@@ -72,10 +72,10 @@ async def test_texts_of_spikes_go_and_everything_else_stays(pool: asyncpg.Pool[A
     assert await kept(store) == [young, emptied(spike())]
     assert await purge_expired(pool, DETECTED + WEEK) == 0
     # The end of a spike, or the same detection again, brings nothing back.
-    await store.upsert_spikes([spike()])
+    await store.write_spikes([spike()])
     over = spike()
     over.resolved_at_ms = DETECTED + HOUR
-    await store.upsert_spikes([over])
+    await store.write_spikes([over])
     assert await kept(store) == [young, emptied(over)]
     assert await purge_expired(pool, DETECTED + WEEK + 24 * HOUR) == 5
     assert await pool.fetchval("SELECT count(*) FROM social_viral_spikes WHERE sample_posts::text LIKE '%post %'") == 0
@@ -83,7 +83,7 @@ async def test_texts_of_spikes_go_and_everything_else_stays(pool: asyncpg.Pool[A
 
 async def test_processes_that_purge_at_once_share_the_work(pool: asyncpg.Pool[Any]) -> None:
     count = 3 * BATCH + 1
-    await AggregateStore(pool).upsert_spikes([spike(n) for n in range(count)])
+    await AggregateStore(pool).write_spikes([spike(n) for n in range(count)])
     done = await asyncio.gather(*(purge_expired(pool, DETECTED + WEEK) for _ in range(4)))
     assert sum(done) == 5 * count
     assert await purge_expired(pool, DETECTED + WEEK) == 0
@@ -94,7 +94,7 @@ async def test_spikes_without_samples_and_partly_empty_ones_are_no_obstacle(pool
     bare, part = spike(), spike(1)
     bare.ClearField("sample_posts")
     part.sample_posts[0].text = ""
-    await store.upsert_spikes([bare, part])
+    await store.write_spikes([bare, part])
     await pool.execute(
         "INSERT INTO social_viral_spikes (symbol, spike_ratio, mention_count, baseline_rate, detected_at) "
         "VALUES ('BTC', 5, 10, 2, to_timestamp(1))"
@@ -104,7 +104,7 @@ async def test_spikes_without_samples_and_partly_empty_ones_are_no_obstacle(pool
 
 
 async def test_what_another_transaction_holds_is_left_for_the_next_run(pool: asyncpg.Pool[Any]) -> None:
-    await AggregateStore(pool).upsert_spikes([spike(), spike(1)])
+    await AggregateStore(pool).write_spikes([spike(), spike(1)])
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(
             "UPDATE social_viral_spikes SET price_impact_pct = 1 WHERE detected_at = $1", utc(DETECTED)
@@ -121,7 +121,7 @@ async def test_the_purge_says_that_postgresql_is_away(pool: asyncpg.Pool[Any]) -
 
 async def test_scores_have_no_end(pool: asyncpg.Pool[Any]) -> None:
     store = AggregateStore(pool)
-    await store.upsert_windows([SentimentAggregate(symbol="BTC", window_start_ms=1, window_end_ms=300_001)])
+    await store.write_windows([SentimentAggregate(symbol="BTC", window_start_ms=1, window_end_ms=300_001)])
     await purge_expired(pool, DETECTED + 100 * WEEK)
     assert await store.count_windows() == 1
 

@@ -249,7 +249,7 @@ async def test_a_row_that_is_refused_becomes_a_dead_letter_and_the_others_are_wr
 
 @pytest.mark.parametrize("platform", ["no\x00name", "a platform with a name that does not fit"])
 async def test_postgresql_refuses_only_what_it_cannot_hold(bus: Bus, pool: asyncpg.Pool[Any], platform: str) -> None:
-    stage = WriterStage[ViralSpike](AggregateStore(pool).upsert_spikes, key=spike_key)
+    stage = WriterStage[ViralSpike](AggregateStore(pool).write_spikes, key=spike_key)
     await send(bus, spike(at_ms=START), spike(platform, START + 1), spike(at_ms=START + 2))
     async with writing(bus, "postgresql-spikes", VIRAL_ALERTS, ViralSpike, stage) as worker:
         await finished(bus, worker)

@@ -59,7 +59,6 @@ def spike(ratio: float = 12.0, at_ms: int = NOW, resolved_at_ms: int = 0) -> Vir
 async def test_urgent_spikes_are_posted_as_json_and_others_are_not(endpoint: Endpoint) -> None:
     hook = Webhook(endpoint.url, 10.0, lambda: NOW)
     await hook.send([spike(), spike(9.9), spike(resolved_at_ms=NOW), spike(at_ms=NOW - 600_001)])
-    await hook.close()
     [body] = endpoint.bodies
     told = orjson.loads(body)
     assert (told["symbol"], told["spike_ratio"], told["detected_at_ms"]) == ("BTC", 12.0, str(NOW))
@@ -82,7 +81,6 @@ async def test_an_answer_that_is_no_yes_is_tried_again_or_given_up(
     hook = Webhook(endpoint.url, 10.0, lambda: NOW)
     with pytest.raises(kind, match=rf"status {status}: check viral_detection\.webhook_url") as caught:
         await hook.send([spike()])
-    await hook.close()
     assert "geheim" not in str(caught.value)
 
 
@@ -90,6 +88,5 @@ async def test_an_endpoint_that_is_not_there_is_tried_again_and_its_address_not_
     hook = Webhook(SecretStr("http://127.0.0.1:1/hook?key=geheim"), 10.0, lambda: NOW)
     with pytest.raises(StorageUnavailableError, match="the webhook does not answer") as caught:
         await hook.send([spike()])
-    await hook.close()
     assert "geheim" not in repr(caught.value)
     assert caught.value.__cause__ is None

@@ -173,13 +173,13 @@ async def test_shifted_windows_replace_none_that_is_known(
     now = time.time_ns() // 1_000_000 // WINDOW * WINDOW
     monkeypatch.setattr(baseline, "now_ms", lambda: now + 1)
     real = window(0, start_ms=now - WINDOW, post_count=3)
-    await store.upsert_windows([real])
+    await store.write_windows([real])
     result = await run("backfill", "--ending-now", str(recording))
     assert "PostgreSQL: 39 written, 1 known there already or older than its retention" in result.stdout
     assert await store.latest(["BTC"]) == [real]
     # A real window that closes later takes the place of a shifted one, whatever revision that had.
     real = window(0, "ETH", start_ms=now - WINDOW, post_count=1)
-    await store.upsert_windows([real])
+    await store.write_windows([real])
     assert await store.latest(["ETH"]) == [real]
 
 
@@ -279,7 +279,7 @@ async def test_no_file_and_no_window_are_said(store: AggregateStore, tmp_path: P
 async def test_the_table_says_where_it_was_read_and_what_is_ready(store: AggregateStore) -> None:
     now = time.time_ns() // 1_000_000 // WINDOW * WINDOW
     first = now - 12 * WINDOW
-    await store.upsert_windows(
+    await store.write_windows(
         [window(index, "BTC", first) for index in range(12)] + [window(index, "ETH", first) for index in range(11)]
     )
     result = await run("show")
