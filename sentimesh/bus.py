@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -27,7 +27,7 @@ from pydantic import SecretStr
 from sentimesh.errors import SentimeshError
 from sentimesh.pb.pipeline_pb2 import DeadLetter, FilteredPost, RawPost, ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate, SocialPost
-from sentimesh.read_back import listening
+from sentimesh.read_back import Batch, listening
 
 log = structlog.get_logger(__name__)
 
@@ -314,7 +314,7 @@ class Bus:
 
     async def read_back(
         self, topic: Topic, since: dt.datetime | None, through_sequence: int, subjects: Sequence[str] = ()
-    ) -> AsyncIterator[list[tuple[str, int, bytes]]]:
+    ) -> AsyncGenerator[Batch, None]:
         """Yield batches of what the stream got since then, up to and with that sequence number, oldest first.
 
         ``since`` None is the beginning; ``subjects``: stored subjects to read, all of them when empty. Each message as

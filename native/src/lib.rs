@@ -1,5 +1,6 @@
 //! `sentimesh._native`: the batch work of sentimesh. This file only registers what the domain modules bind.
 
+pub mod log;
 pub mod near_duplicates;
 pub mod python;
 pub mod simhash;
@@ -9,6 +10,8 @@ pub mod windows;
 /// The extension module; `sentimesh/_native.pyi` is its documentation.
 #[pyo3::pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::log::py::LogReader;
     #[pymodule_export]
     use crate::near_duplicates::py::NearDuplicateIndex;
     #[pymodule_export]
