@@ -76,11 +76,13 @@ async def _demo(settings: Settings, keep: bool, seed: int, posts_per_minute: int
                 speed=SIMULATED_MINUTES * 60 / FEED_SECONDS,
                 spikes=[Spike("SOL", start_ms + SPIKE_AT_MINUTE * MINUTE_MS)],
             )
-            pumping = stack.run_source(source)
+            running = asyncio.ensure_future(_to_the_end(stack, source))
+            # When the source fails, the stack's own error tells; this one must only not be left unread.
+            running.add_done_callback(lambda task: task.cancelled() or task.exception())
             seen = 0
             with Live(_table(board, ledger), console=console, refresh_per_second=4) as live:
-                while not pumping.done():
-                    await asyncio.wait([pumping], timeout=REDRAW_SECONDS)
+                while not running.done():
+                    await asyncio.wait([running], timeout=REDRAW_SECONDS)
                     live.update(_table(board, ledger))
                     for spike in ledger.spikes[seen:]:
                         console.print(
@@ -88,8 +90,7 @@ async def _demo(settings: Settings, keep: bool, seed: int, posts_per_minute: int
                             f"{spike.spike_ratio:.1f} times the hour before, most on {spike.dominant_platform}"
                         )
                     seen = len(ledger.spikes)
-                await stack.finish()
-                live.update(_table(board, ledger))
+            await running
             await _summary(console, ledger, stack, board)
             if keep:
                 stack.run_source(
@@ -99,6 +100,11 @@ async def _demo(settings: Settings, keep: bool, seed: int, posts_per_minute: int
                 )
                 console.print("serving simulated posts in real time; Ctrl-C stops")
                 await stopped()
+
+
+async def _to_the_end(stack: Stack, source: SimulatorSource) -> None:
+    await stack.run_source(source)
+    await stack.finish()
 
 
 def _table(board: dict[str, SentimentAggregate], ledger: Ledger) -> Group:
