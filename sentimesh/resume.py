@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cache
 
 from sentimesh.bus import NORMALIZED, SCORED, Bus
 from sentimesh.replicas import Replica
@@ -28,6 +29,7 @@ async def finished_mentions(
         yield [data for subject, sequence, data in batch if sequence <= floors.get(_partition(subject), 0)]
 
 
+@cache
 def _partition(subject: str) -> int:
     return int(subject.removeprefix(SCORED.prefix).split(".")[1])
 

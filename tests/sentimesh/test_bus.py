@@ -86,12 +86,13 @@ async def send(bus: Bus, *payloads: str) -> None:
 
 
 async def send_many(bus: Bus, count: int, size: int) -> None:
-    """Fill the stream without waiting for each."""
-    for number in range(count):
-        await bus.client.publish("social.raw.twitter", b"%0*d" % (size, number))
-    async for attempt in stamina.retry_context(on=AssertionError, attempts=None, timeout=120, wait_max=0.1):
-        with attempt:
-            assert (await bus.jetstream.stream_info(RAW.stream)).state.messages == count
+    """Fill the stream, waiting for thousands at a time: a stream takes in no more than ten thousand at once."""
+    for first in range(0, count, 5_000):
+        for number in range(first, first + 5_000):
+            await bus.client.publish("social.raw.twitter", b"%0*d" % (size, number))
+        async for attempt in stamina.retry_context(on=AssertionError, attempts=None, timeout=120, wait_max=0.05):
+            with attempt:
+                assert (await bus.jetstream.stream_info(RAW.stream)).state.messages == first + 5_000
 
 
 async def read(
