@@ -188,10 +188,11 @@ class WindowStore:
         malformed. An event-clock jump of more than ``span_ms`` is a hole in a recording: windows go on up to
         ``span_ms`` after the old time and then from the one that contains the new time, where the baseline's history
         starts anew. A post older than ``span_ms`` is late; a younger one whose window is closed is accepted, and
-        that window comes again with the next revision once a batch, at its end (index of the last message). Slides that
-        have ended and hold an accepted post (at most ``spike_window_ms`` / ``slide_ms``, of its symbol only) are
-        evaluated again at once, post by post, so that they do not depend on the cut of batches. A second (post_id,
-        symbol) is a duplicate whatever its time. Raises TypeError for a message that is not bytes.
+        that window comes again with the next revision before another one closes, at the latest at the end of the batch
+        (index of the last message). Slides that have ended and hold an accepted post (at most ``spike_window_ms`` /
+        ``slide_ms``, of its symbol only) are evaluated again at once, post by post, so that they do not depend on the
+        cut of batches. A second (post_id, symbol) is a duplicate whatever its time. Raises TypeError for a message that
+        is not bytes.
         """
     def advance(self, clock_ms: int) -> list[WindowStats | SlideCount]:
         """Move the clock (never back) and return what is due, in order of time."""

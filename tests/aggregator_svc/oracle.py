@@ -157,8 +157,9 @@ def scores(polarity: float, volume_ratio: float, credibility: float) -> tuple[fl
 class Oracle:
     """Takes posts one by one, in the order in which they came; ``flush`` where a batch of them ends.
 
-    Late posts are taken at once, but a closed window that they change is made again at the end of the batch.
-    ``windows`` has the last of each, by (start, symbol); ``spikes`` the alerts in the order in which they were given.
+    Late posts are taken at once; a closed window that they change is made again before another one closes, at the
+    latest at the end of the batch. ``windows`` has the last of each, by (start, symbol); ``spikes`` the alerts in the
+    order in which they were given.
     """
 
     def __init__(self, symbols: Iterable[str], rules: Rules | None = None) -> None:
@@ -258,6 +259,8 @@ class Oracle:
         starts = range(self._next_window_ms, to_ms - closing_ms + 1, rules.window_ms)
         due = [(end_ms, False) for end_ms in slides] + [(start_ms + closing_ms, True) for start_ms in starts]
         for time_ms, closes in sorted(due):
+            if closes:
+                self._make_again(math.inf)
             for symbol in self.symbols:
                 if closes:
                     self._close(time_ms - closing_ms, symbol)

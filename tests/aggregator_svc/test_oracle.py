@@ -328,3 +328,13 @@ async def test_a_recording_that_arrives_out_of_order(export: Export) -> None:
     watched = await watch([post for post, _ in arrivals], [1, 50, 7], DEFAULT_SYMBOLS, Rules())
     assert watched.comparison.differences == []
     assert sum(window.revision > 0 for window in watched.oracle.windows.values()) > 200
+
+
+async def test_a_late_post_is_known_to_a_window_that_closes_in_the_same_batch() -> None:
+    posts = [*(at(number, number) for number in range(4)), *(at(310 + number, 10 + number) for number in range(5))]
+    posts += [at(299, 20), at(606, 21)]
+    for sizes in ([1], [len(posts)]):
+        watched = await watch(posts, sizes, ["BTC"], Rules(baseline_windows=1))
+        assert watched.comparison.differences == []
+        # Five posts against the five that were known of the window before.
+        assert watched.oracle.windows[START + 300_000, "BTC"].volume_ratio == 1.0

@@ -141,6 +141,7 @@ class Recomputed:
             if kind == 0:
                 events += self.slides(time_ms, self.symbols)
             else:
+                events += self.corrections(math.inf)
                 events += [self.window(symbol, start, 0) for symbol in self.symbols]
         self.clock = to
         events += self.corrections(self.window_of(to - self.span_ms))

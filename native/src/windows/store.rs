@@ -305,6 +305,8 @@ impl Store {
                 }
                 slide += slide_ms;
             } else if due <= to_ms {
+                // What late posts have changed is known to a window that closes after them, wherever batches end.
+                self.emit_corrections(i64::MAX, index, events);
                 for symbol in 0..self.rings.len() {
                     events.push((index, self.window_event(due - closing_ms, symbol, 0)));
                 }
