@@ -121,8 +121,8 @@ def slides_of(
 
 
 def history(minutes: int) -> list[tuple[int, bytes]]:
-    """A post that arrives two seconds late every fifty seconds, up to START."""
-    times = range(START - minutes * MINUTE, START, 50_000)
+    """Two posts that arrive two seconds late every hundred and seventy seconds, up to START."""
+    times = [time_ms + more for time_ms in range(START - minutes * MINUTE, START, 170_000) for more in (0, 1_000)]
     return [(time_ms, message(f"h{time_ms}", time_ms - 2_000)) for time_ms in times]
 
 

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{IntoPyDict, PyDict, PyList, PyString};
 
 use super::config::{Config, check_time};
 use super::message::LAST_MS;
@@ -36,16 +36,25 @@ impl fmt::Debug for Name {
     }
 }
 
-/// Posts a platform, in order of the platforms' names: a dict for Python.
-struct NamedCounts(Vec<(Name, u64)>);
+/// Names of the platforms by number, shared by all that one call returns.
+type Names = Arc<[Arc<str>]>;
+
+/// Posts a platform: a dict for Python, in order of the platforms' names.
+struct NamedCounts {
+    names: Names,
+    counts: PlatformCounts,
+}
 
 impl NamedCounts {
-    fn new(store: &Store, counts: &PlatformCounts) -> Self {
-        let name = |platform: u32| Name(store.platforms()[platform as usize].clone());
-        let mut named: Vec<(Name, u64)> = Vec::with_capacity(4);
-        named.extend(counts.iter().map(|(platform, count)| (name(platform), count)));
-        named.sort_unstable_by(|(one, _), (other, _)| one.0.cmp(&other.0));
-        Self(named)
+    fn sorted(&self) -> Vec<(&str, u64)> {
+        let name = |platform: u32| &*self.names[platform as usize];
+        let mut named: Vec<(&str, u64)> = self
+            .counts
+            .iter()
+            .map(|(platform, count)| (name(platform), count))
+            .collect();
+        named.sort_unstable();
+        named
     }
 }
 
@@ -55,20 +64,13 @@ impl<'py> IntoPyObject<'py> for &NamedCounts {
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Self::Output> {
-        let counts = PyDict::new(py);
-        for (name, count) in &self.0 {
-            counts.set_item(name, count)?;
-        }
-        Ok(counts)
+        self.sorted().into_py_dict(py)
     }
 }
 
 impl fmt::Debug for NamedCounts {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_map()
-            .entries(self.0.iter().map(|(name, count)| (name, count)))
-            .finish()
+        formatter.debug_map().entries(self.sorted()).finish()
     }
 }
 
@@ -154,27 +156,30 @@ enum Named {
 }
 
 impl Named {
-    fn new(store: &Store, event: Event) -> Self {
+    fn new(store: &Store, names: &Names, event: Event) -> Self {
         match event {
             Event::Window {
                 symbol,
                 start_ms,
                 revision,
                 totals,
-            } => Self::Window(stats(store, symbol, start_ms, revision, &totals)),
+            } => Self::Window(stats(store, names, symbol, start_ms, revision, totals)),
             Event::Slide {
                 symbol,
                 end_ms,
                 mention_count,
                 baseline_rate,
-                platforms,
+                platforms: counts,
                 late,
             } => Self::Slide(SlideCount {
                 symbol: Name(store.symbols()[symbol].clone()),
                 end_ms,
                 mention_count,
                 baseline_rate,
-                platform_counts: NamedCounts::new(store, &platforms),
+                platform_counts: NamedCounts {
+                    names: names.clone(),
+                    counts,
+                },
                 late,
             }),
         }
@@ -188,7 +193,7 @@ impl Named {
     }
 }
 
-fn stats(store: &Store, symbol: usize, start_ms: i64, revision: u32, totals: &Totals) -> WindowStats {
+fn stats(store: &Store, names: &Names, symbol: usize, start_ms: i64, revision: u32, totals: Totals) -> WindowStats {
     WindowStats {
         symbol: Name(store.symbols()[symbol].clone()),
         start_ms,
@@ -197,7 +202,10 @@ fn stats(store: &Store, symbol: usize, start_ms: i64, revision: u32, totals: &To
         credibility: totals.credibility(),
         post_count: totals.count,
         unique_authors: totals.unique_authors,
-        platform_counts: NamedCounts::new(store, &totals.platforms),
+        platform_counts: NamedCounts {
+            names: names.clone(),
+            counts: totals.platforms,
+        },
         revision,
     }
 }
@@ -279,11 +287,9 @@ impl WindowStore {
         let messages = extract_messages(messages, "messages")?;
         let (statuses, errors, events) = with_lock(py, &self.0, |store| {
             let outcome = store.add_batch(&messages, clock_ms, latest_ms());
-            let events: Vec<(usize, Named)> = outcome
-                .events
-                .into_iter()
-                .map(|(index, event)| (index, Named::new(store, event)))
-                .collect();
+            let names: Names = store.platforms().into();
+            let name = |(index, event)| (index, Named::new(store, &names, event));
+            let events: Vec<(usize, Named)> = outcome.events.into_iter().map(name).collect();
             (outcome.statuses, outcome.errors, events)
         });
         let error_texts = PyDict::new(py);
@@ -305,8 +311,9 @@ impl WindowStore {
     fn advance(&self, py: Python<'_>, clock_ms: i64) -> PyResult<Vec<Py<PyAny>>> {
         check_time("clock_ms", clock_ms).map_err(PyValueError::new_err)?;
         let events: Vec<Named> = with_lock(py, &self.0, |store| {
-            let events = store.advance(clock_ms);
-            events.into_iter().map(|event| Named::new(store, event)).collect()
+            let events = store.advance(clock_ms).into_iter();
+            let names: Names = store.platforms().into();
+            events.map(|event| Named::new(store, &names, event)).collect()
         });
         events.into_iter().map(|event| event.into_object(py)).collect()
     }
@@ -316,10 +323,11 @@ impl WindowStore {
         check_time("end_ms", end_ms).map_err(PyValueError::new_err)?;
         let symbols = extract_texts(symbols, "symbols")?;
         let found: Result<Vec<WindowStats>, usize> = with_lock(py, &self.0, |store| {
+            let names: Names = store.platforms().into();
             let read = |(index, symbol): (usize, &str)| {
                 let number = store.number(symbol).ok_or(index)?;
                 let (start_ms, totals) = store.live(number, end_ms);
-                Ok(stats(store, number, start_ms, 0, &totals))
+                Ok(stats(store, &names, number, start_ms, 0, totals))
             };
             symbols.iter().map(|symbol| &**symbol).enumerate().map(read).collect()
         });
