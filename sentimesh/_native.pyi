@@ -159,10 +159,13 @@ class WindowStore:
 
     Tumbling windows start at multiples of ``window_ms`` and close, for every symbol and also without posts, at their
     end plus ``allowed_lateness_ms``; the first is the one that contains the first time seen, or with ``start_ms`` the
-    first that does not start before it. Give ``start_ms`` to a store that is restored from a log that is whole from
-    there on: slides then count the time before its first post as silence. To agree with a store that never stopped,
-    read back what arrived since the start of the window ``span_ms`` before the clock.
-    Spans are multiples of ``slice_ms``, a ring holds at most 100,000 slices; ValueError says which does not fit.
+    first that does not start before it. Spans are multiples of ``slice_ms``, a ring holds at most 100,000 slices;
+    ValueError says which does not fit.
+
+    A slide's baseline begins with the first time seen. A store that is restored from a log which goes back further is
+    given ``history_start_ms``, the time from which it has read the log: what lies between that and its first post was
+    silence. With what arrived since the start of the window ``span_ms`` before the clock it gives the same slides as
+    one that never stopped.
     """
 
     def __new__(
@@ -179,6 +182,7 @@ class WindowStore:
         spike_min_mentions: int = 10,
         min_credibility: float = 0.0,
         start_ms: int | None = None,
+        history_start_ms: int | None = None,
     ) -> WindowStore: ...
     def add_batch(self, messages: Sequence[bytes], clock_ms: int | None = None) -> BatchResult:
         """Take serialized ScoredPost messages, in order.

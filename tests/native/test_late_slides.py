@@ -160,16 +160,16 @@ def test_a_restored_store_gives_the_same_slides_as_one_that_never_stopped(
     assert clock is not None
     # What arrived since the start of the oldest window that the ring holds: nothing older was written after it.
     since = (clock - SPAN) // (5 * MINUTE) * (5 * MINUTE)
-    restored = WindowStore(["BTC", "ETH"], start_ms=since, **options)
+    restored = WindowStore(["BTC", "ETH"], start_ms=since, history_start_ms=since, **options)
     restored.add_batch([data for arrived, data in before if arrived >= since])
     restored.advance(clock)
     assert slides_of(restored, after, set(), system=system) == slides_of(lasting, after, set(), system=system)
 
 
-def test_a_store_restored_from_a_silent_log_knows_that_it_was_silent() -> None:
+def test_a_store_restored_from_a_silent_log_is_told_that_it_was_silent() -> None:
     posts = [message(str(number), START + 60 * MINUTE + number * 1_000) for number in range(10)]
     new = WindowStore(["BTC"]).add_batch(posts, START + 61 * MINUTE)
-    restored = WindowStore(["BTC"], start_ms=START).add_batch(posts, START + 61 * MINUTE)
+    restored = WindowStore(["BTC"], history_start_ms=START).add_batch(posts, START + 61 * MINUTE)
     assert not any(isinstance(event, SlideCount) for _, event in new.events)
     slides = [event for _, event in restored.events if isinstance(event, SlideCount)]
     assert [(slide.mention_count, slide.baseline_rate) for slide in slides] == [(10, 0.0)] * 6

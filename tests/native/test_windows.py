@@ -37,6 +37,7 @@ configs = st.fixed_dictionaries(
         "slide_ms": st.sampled_from([10_000, 30_000]),
         "baseline_ms": st.sampled_from([5 * MINUTE, 20 * MINUTE]),
         "start_ms": st.none() | st.integers(-2 * SPAN, 10 * MINUTE).map(lambda offset: START + offset),
+        "history_start_ms": st.none() | st.integers(-2 * SPAN, 10 * MINUTE).map(lambda offset: START + offset),
     }
 )
 

@@ -58,6 +58,7 @@ class Recomputed:
     baseline_ms: int
     min_mentions: int
     start_ms: int | None
+    history_start_ms: int | None
     slice_ms: int = 10_000
     spike_ms: int = MINUTE
     clock: int | None = None
@@ -124,7 +125,8 @@ class Recomputed:
     def move(self, to: int) -> list[tuple[Any, ...]]:
         if self.clock is None:
             self.clock = to
-            self.history = min(to, to if self.start_ms is None else self.start_ms) // self.slice_ms * self.slice_ms
+            known = to if self.history_start_ms is None else min(to, self.history_start_ms)
+            self.history = known // self.slice_ms * self.slice_ms
             first = self.window_of(to) if self.start_ms is None else -self.window_of(-self.start_ms)
             self.first_window = self.next_window = first
         if to < self.clock:

@@ -18,6 +18,7 @@ pub struct Config {
     pub spike_min_mentions: i64,
     pub min_credibility: f64,
     pub start_ms: Option<i64>,
+    pub history_start_ms: Option<i64>,
 }
 
 impl Config {
@@ -70,10 +71,10 @@ impl Config {
         if !(0.0..=1.0).contains(&self.min_credibility) {
             return Err(format!("min_credibility is {}, not from 0 to 1", self.min_credibility));
         }
-        match self.start_ms {
-            Some(start_ms) => check_time("start_ms", start_ms),
-            None => Ok(()),
+        for (name, time_ms) in [("start_ms", self.start_ms), ("history_start_ms", self.history_start_ms)] {
+            time_ms.map_or(Ok(()), |time_ms| check_time(name, time_ms))?;
         }
+        Ok(())
     }
 }
 
@@ -103,6 +104,7 @@ mod tests {
             spike_min_mentions: 10,
             min_credibility: 0.0,
             start_ms: None,
+            history_start_ms: None,
         };
         assert_eq!(good.check(), Ok(()));
         let refused = |name: &str, change: &dyn Fn(&mut Config)| {
@@ -118,5 +120,6 @@ mod tests {
         refused("spike_min_mentions", &|config| config.spike_min_mentions = 0);
         refused("min_credibility", &|config| config.min_credibility = f64::NAN);
         refused("start_ms", &|config| config.start_ms = Some(-1));
+        refused("history_start_ms", &|config| config.history_start_ms = Some(-1));
     }
 }

@@ -233,7 +233,7 @@ impl WindowStore {
     #[pyo3(signature = (
         symbols, *, window_ms = 300_000, slice_ms = 10_000, span_ms = 7_200_000, allowed_lateness_ms = 0,
         slide_ms = 10_000, spike_window_ms = 60_000, baseline_ms = 3_600_000, spike_min_mentions = 10,
-        min_credibility = 0.0, start_ms = None
+        min_credibility = 0.0, start_ms = None, history_start_ms = None
     ))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of the Python constructor")]
     fn new(
@@ -248,6 +248,7 @@ impl WindowStore {
         spike_min_mentions: i64,
         min_credibility: f64,
         start_ms: Option<i64>,
+        history_start_ms: Option<i64>,
     ) -> PyResult<Self> {
         let config = Config {
             window_ms,
@@ -260,6 +261,7 @@ impl WindowStore {
             spike_min_mentions,
             min_credibility,
             start_ms,
+            history_start_ms,
         };
         config.check().map_err(PyValueError::new_err)?;
         let symbols: Vec<String> = extract_texts(symbols, "symbols")?

@@ -275,8 +275,7 @@ impl Store {
         };
         Clock {
             now_ms,
-            // With `start_ms` it is known that nothing came between that and the first post.
-            history_start: self.slice(self.config.start_ms.map_or(now_ms, |start_ms| start_ms.min(now_ms))),
+            history_start: self.slice(now_ms.min(self.config.history_start_ms.unwrap_or(now_ms))),
             first_window_ms,
             next_window_ms: first_window_ms,
             slide_end_ms: now_ms.div_euclid(slide_ms) * slide_ms,

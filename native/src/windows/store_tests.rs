@@ -20,6 +20,7 @@ fn config() -> Config {
         spike_min_mentions: 2,
         min_credibility: 0.0,
         start_ms: None,
+        history_start_ms: None,
     }
 }
 
