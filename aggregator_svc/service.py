@@ -92,10 +92,12 @@ class AggregatorStage(Stage[ScoredPost]):
         clock: Literal["system", "event"],
         now_ms: Callable[[], int],
         start_ms: int | None = None,
+        history_start_ms: int | None = None,
         behind: int = 0,
     ) -> None:
         """Windows before ``start_ms`` are not closed again (a restart has read back only a part of them).
 
+        ``history_start_ms``: from when on silence in what is restored is silence; the first post by default.
         ``behind``: posts that wait already. Until they are through the posts' own times are the clock, or windows
         would close before posts that came in time are in them.
         """
@@ -116,6 +118,7 @@ class AggregatorStage(Stage[ScoredPost]):
             spike_min_mentions=options.spike_min_mentions,
             min_credibility=options.min_credibility,
             start_ms=start_ms,
+            history_start_ms=history_start_ms,
         )
         self._detector = ViralSpikeDetector(
             spike_threshold=options.spike_threshold,

@@ -131,12 +131,22 @@ def aggregator(
     options: AggregatorOptions,
     symbols: Sequence[str],
     sink: Sink,
+    *,
     start_ms: int | None,
+    history_start_ms: int | None,
     behind: int,
 ) -> AggregatorStage:
-    """Return the aggregator stage of these symbols; see :class:`AggregatorStage` for ``start_ms`` and ``behind``."""
-    clock = settings.aggregation.clock
-    return AggregatorStage(symbols, options, sink, clock=clock, now_ms=now_ms, start_ms=start_ms, behind=behind)
+    """Return the aggregator stage of these symbols; see :class:`AggregatorStage` for the last three."""
+    return AggregatorStage(
+        symbols,
+        options,
+        sink,
+        clock=settings.aggregation.clock,
+        now_ms=now_ms,
+        start_ms=start_ms,
+        history_start_ms=history_start_ms,
+        behind=behind,
+    )
 
 
 def live_sink(

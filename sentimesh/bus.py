@@ -304,6 +304,14 @@ class Bus:
         info = await self.jetstream.consumer_info(topic.stream, durable)
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
+    async def begun_ms(self, topic: Topic) -> int | None:
+        """Return when the oldest message that the stream still has came in, epoch milliseconds; None without any."""
+        state = (await self.jetstream.stream_info(topic.stream)).state
+        if not state.messages:
+            return None
+        oldest = await self.jetstream.get_msg(topic.stream, state.first_seq)
+        return None if oldest.time is None else round(oldest.time.timestamp() * 1000)
+
     async def acknowledged_through(self, topic: Topic, durable: str) -> int:
         """Return the stream sequence up to which the consumer has acknowledged everything (0: nothing yet)."""
         try:

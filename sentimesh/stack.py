@@ -63,6 +63,9 @@ LAG_SECONDS = 5.0
 # A database that starts together with us is waited for.
 START_SECONDS = 60.0
 PURGE_SECONDS = 3600.0
+# What is read back from before the first window that is closed again: the hour that its spikes are measured against,
+# and posts that came in before their own time.
+RESTORED_BEFORE_MS = 2 * build.HOUR_MS
 
 
 class StackError(SentimeshError):
@@ -212,16 +215,18 @@ class Stack:
         match name:
             case "ingest":
                 stage: Stage[Any] = build.ingest(self.settings, self._cache_client())
-                self._work(name, stage, RAW, RawPost)
+                await self._work(name, stage, RAW, RawPost)
             case "filter":
                 stage = build.filtering(self.settings, self._cache_client())
                 await self._resume_filter(stage)
-                self._work(name, stage, NORMALIZED, SocialPost)
+                await self._work(name, stage, NORMALIZED, SocialPost)
             case "scorer":
                 stage = build.scorer(self.settings, self.metrics)
-                self._work(name, stage, FILTERED, FilteredPost, batch_size=self.settings.model.batch_size)
+                await self._work(name, stage, FILTERED, FilteredPost, batch_size=self.settings.model.batch_size)
                 if self._influx is not None:
-                    self._work("influxdb-posts", build.posts_writer(self._influx, self.metrics), SCORED, ScoredPost)
+                    await self._work(
+                        "influxdb-posts", build.posts_writer(self._influx, self.metrics), SCORED, ScoredPost
+                    )
             case "aggregator":
                 stage = await self._start_aggregator()
             case "gateway":
@@ -238,7 +243,7 @@ class Stack:
         self._exit.push_async_callback(server.stop)
         self._group.create_task(server.watch(self._checks(name), self._stop_watching, self.metrics.dependency))
 
-    def _work(
+    async def _work(
         self,
         name: str,
         stage: Stage[Any],
@@ -248,8 +253,9 @@ class Stack:
         batch_size: int | None = None,
         durable: str | None = None,
         subjects: Sequence[str] = (),
-    ) -> StageWorker:
-        """Start the worker that feeds a stage from its stream."""
+        unpublished: Sequence[Outcome] = (),
+    ) -> None:
+        """Start the worker that feeds a stage from its stream, once what an earlier one left unpublished is stored."""
         options = self.settings.nats
         worker = StageWorker(
             name,
@@ -271,9 +277,9 @@ class Stack:
         )
         server = SERVER_OF.get(name, name.split("-")[0])
         self._failing.setdefault(server, []).append(lambda: worker.waiting)
+        await worker.publish_again(unpublished)
         self._workers.append(worker)
         self._worker_tasks.append(self._group.create_task(worker.run(self._stop), name=name))
-        return worker
 
     def _configured_port(self, name: str) -> int:
         port: int = getattr(self.settings.server, f"{name}_port")
@@ -325,29 +331,41 @@ class Stack:
         replica = Replica(settings.aggregation.replica_index, settings.aggregation.replica_count)
         partitions = settings.kafka.partitions
         floors = await take_over(self._bus, SCORED, replica, partitions)
-        since_ms = self._since(build.now_ms() - options.span_ms)
         resuming = any(floors.values())
-        # Posts of the first window that is held in full, counted from when they came in.
-        start_ms = -(-since_ms // options.window_ms) * options.window_ms if resuming and since_ms else None
+        held_ms = build.now_ms() - options.span_ms
+        since_ms = self._since(held_ms - RESTORED_BEFORE_MS)
+        # The first window that is held in full.
+        start_ms = -(-held_ms // options.window_ms) * options.window_ms if resuming and since_ms else None
+        # A log that begins later does not tell what was before.
+        begun_ms = await self._bus.begun_ms(SCORED)
         symbols = replica.symbols(settings.symbols, partitions)
-        behind = await self._bus.lag(SCORED, replica.durable)
-        stage = self._aggregator = build.aggregator(settings, options, symbols, sink, start_ms, behind)
+        stage = self._aggregator = build.aggregator(
+            settings,
+            options,
+            symbols,
+            sink,
+            start_ms=start_ms,
+            history_start_ms=since_ms if resuming and since_ms and begun_ms and begun_ms < since_ms else None,
+            behind=await self._bus.lag(SCORED, replica.durable),
+        )
         if since_ms is not None:
             await self._load_baseline(stage, symbols, start_ms or build.now_ms())
         outcomes: Sequence[Outcome] = ()
         if resuming:
             outcomes = await stage.restore(finished_mentions(self._bus, replica, floors, since_ms, partitions))
-        for name, topic, input_type, writer in build.writers(settings, self.metrics, pool, self._influx):
-            self._work(name, writer, topic, input_type)
-        worker = self._work(
+        if replica.index == 0:
+            # One writer a back end: two could write the revisions of a window in the wrong order.
+            for name, topic, input_type, writer in build.writers(settings, self.metrics, pool, self._influx):
+                await self._work(name, writer, topic, input_type)
+        await self._work(
             "aggregator",
             stage,
             SCORED,
             ScoredPost,
             durable=replica.durable,
             subjects=replica.subjects(SCORED, partitions),
+            unpublished=outcomes,
         )
-        await worker.publish_again(outcomes)
         self._group.create_task(self._purge(pool))
         return stage
 

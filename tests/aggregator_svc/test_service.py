@@ -289,6 +289,32 @@ async def test_a_restart_marks_the_windows_of_every_spike_as_before() -> None:
     assert len([spike for spike in spikes(outcomes) if not spike.resolved_at_ms]) == 2
 
 
+async def test_a_restart_that_has_read_a_part_of_the_log_closes_its_windows_as_before() -> None:
+    quiet = [post(n, START + n * MINUTE) for n in range(400) if not 170 < n < 260]
+    surges = [post(at * 1000 + n, START + at * MINUTE + n * 500) for at in (65, 130, 290, 330) for n in range(60)]
+    history = sorted([*quiet, *surges], key=lambda d: d.message.post.timestamp_ms)
+    undisturbed, restarted = Shelf(), Shelf()
+    await stage(undisturbed).process(history)
+    # Two hours before the first window that is closed again, most of the first a silence.
+    since_ms, start_ms = START + 180 * MINUTE, START + 300 * MINUTE
+    subject = AggregatorStage(
+        ["BTC", "ETH"],
+        AggregatorOptions(allowed_lateness_ms=0),
+        restarted,
+        clock="event",
+        now_ms=Clock(START),
+        start_ms=start_ms,
+        history_start_ms=since_ms,
+    )
+    for window in undisturbed.windows:
+        if window.window_end_ms <= start_ms:
+            subject.baseline.load(window.symbol, window.window_end_ms, window.post_count)
+    await subject.restore(batches([d for d in history if d.message.post.timestamp_ms >= since_ms]))
+    expected = [w for w in undisturbed.windows if w.window_start_ms >= start_ms]
+    assert restarted.windows == expected
+    assert {(w.window_start_ms - START) // MINUTE for w in expected if w.viral_spike} >= {330}
+
+
 async def test_a_session_has_windows_of_its_own_and_stores_nothing() -> None:
     shelf = Shelf()
     subject = stage(shelf)
