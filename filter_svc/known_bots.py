@@ -1,4 +1,4 @@
-"""The list of known bots: a set of author ids that the filter asks about and others fill."""
+"""The list of known bots: a set of authors that the filter asks about and others fill."""
 
 from __future__ import annotations
 
@@ -17,37 +17,49 @@ KNOWN_BOTS_KEY = "social:known_bots"
 class KnownBots(Protocol):
     """Who is known to be a bot."""
 
-    async def contains(self, author_ids: Sequence[str]) -> list[bool]:
-        """Say of each author whether it is a known bot, in order; an empty id never is."""
+    async def contains(self, authors: Sequence[str]) -> list[bool]:
+        """Say of each author ``{platform}:{author_id}`` whether it is a known bot, in order.
+
+        A list may name an author so, or by the id alone, which then is a bot on every platform. An author
+        without an id never is one.
+        """
         ...
+
+
+def members(author: str) -> list[str]:
+    """Return the names under which an author may be listed: with its platform and without; none without an id."""
+    _, has_platform, author_id = author.partition(":")
+    if not has_platform:
+        return [author] if author else []
+    return [author, author_id] if author_id else []
 
 
 class MemoryKnownBots:
     """A fixed list, for a filter without Redis."""
 
-    def __init__(self, author_ids: Collection[str] = ()) -> None:
-        self._author_ids = frozenset(author_ids) - {""}
+    def __init__(self, bots: Collection[str] = ()) -> None:
+        self._bots = frozenset(bots)
 
-    async def contains(self, author_ids: Sequence[str]) -> list[bool]:
+    async def contains(self, authors: Sequence[str]) -> list[bool]:
         """Say of each author whether it is on the list."""
-        return [author_id in self._author_ids for author_id in author_ids]
+        return [not self._bots.isdisjoint(members(author)) for author in authors]
 
 
 class RedisKnownBots:
-    """The Redis set that all filter replicas share; one round trip a call."""
+    """The Redis set that all filter replicas share; one round trip a call and nothing remembered in between."""
 
     def __init__(self, client: redis.asyncio.Redis, key: str = KNOWN_BOTS_KEY) -> None:
         self._client = client
         self._key = key
 
-    async def contains(self, author_ids: Sequence[str]) -> list[bool]:
+    async def contains(self, authors: Sequence[str]) -> list[bool]:
         """Say of each author whether it is in the set.
 
         Raises StorageUnavailableError when Redis does not answer or the key is no set.
         """
-        asked = sorted(set(author_ids) - {""})
+        asked = sorted({member for author in authors for member in members(author)})
         if not asked:
-            return [False] * len(author_ids)
+            return [False] * len(authors)
         try:
             answers = await self._client.smismember(self._key, asked)
         except redis.exceptions.RedisError as error:
@@ -55,5 +67,5 @@ class RedisKnownBots:
                 f"Redis cannot say who is a known bot (set {self._key}): {error}; "
                 "check that it runs at storage.redis.url and that the key is a set"
             ) from error
-        bots = {author_id for author_id, is_bot in zip(asked, answers, strict=True) if is_bot}
-        return [author_id in bots for author_id in author_ids]
+        bots = {member for member, is_bot in zip(asked, answers, strict=True) if is_bot}
+        return [not bots.isdisjoint(members(author)) for author in authors]

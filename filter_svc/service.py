@@ -70,7 +70,7 @@ class FilterStage(Stage[SocialPost]):
         faults = [_fault(delivery.message) for delivery in batch]
         posts = [delivery.message for delivery, fault in zip(batch, faults, strict=True) if fault is None]
         # Asked first: when Redis is away nothing has been remembered yet.
-        bots = await self._known_bots.contains([post.author_id for post in posts])
+        bots = await self._known_bots.contains([f"{post.platform}:{post.author_id}" for post in posts])
         copies = self._copies(posts)
         filtered = iter([self._outcome(post, copy, bot) for post, copy, bot in zip(posts, copies, bots, strict=True)])
         return [[next(filtered) if fault is None else Reject(fault)] for fault in faults]

@@ -20,6 +20,19 @@ async def test_memory_knows_its_list_and_never_an_empty_id() -> None:
     assert await bots.contains(["a", "b", "", "b"]) == [False, True, False, True]
 
 
+BOTS = ["twitter:7", "8"]
+AUTHORS = ["twitter:7", "telegram:7", "reddit:8", "8", "twitter:", "twitter:9", "twitter:7"]
+
+
+async def test_an_author_is_listed_by_platform_and_id_or_by_the_id_alone(client: redis.asyncio.Redis) -> None:
+    await client.delete("test:bots:platforms")
+    # The empty member must not make bots of all who have no id.
+    await client.sadd("test:bots:platforms", *BOTS, "")
+    answers = [True, False, True, True, False, False, True]
+    assert await RedisKnownBots(client, "test:bots:platforms").contains(AUTHORS) == answers
+    assert await MemoryKnownBots([*BOTS, ""]).contains(AUTHORS) == answers
+
+
 async def test_redis_answers_in_order_for_repeated_and_empty_ids(client: redis.asyncio.Redis) -> None:
     await client.delete("test:bots:order")
     await client.sadd("test:bots:order", "7", "9", "")
@@ -41,6 +54,14 @@ async def test_a_key_that_is_no_set_says_so(client: redis.asyncio.Redis) -> None
     await client.set("test:bots:wrong", "x")
     with pytest.raises(StorageUnavailableError, match="test:bots:wrong"):
         await RedisKnownBots(client, "test:bots:wrong").contains(["7"])
+
+
+async def test_a_batch_is_one_command(client: redis.asyncio.Redis) -> None:
+    bots = RedisKnownBots(client, "test:bots:one")
+    await bots.contains(["twitter:1"])
+    before = (await client.info("commandstats")).get("cmdstat_smismember", {}).get("calls", 0)
+    await bots.contains([f"twitter:{number}" for number in range(500)])
+    assert (await client.info("commandstats"))["cmdstat_smismember"]["calls"] == before + 1
 
 
 async def test_redis_away_is_an_error_the_host_waits_for() -> None:
