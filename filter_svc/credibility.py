@@ -40,26 +40,34 @@ class Credibility:
         )
 
 
+def account_age_days(post: SocialPost) -> float | None:
+    """Return how old the author's account was when it wrote the post; None where the platform does not tell."""
+    created_ms = post.author.account_created_ms
+    return (post.timestamp_ms - created_ms) / MS_PER_DAY if created_ms > 0 else None
+
+
+def followers_per_following(post: SocialPost) -> float | None:
+    """Return the author's followers for each account it follows; None where it follows nobody or nobody knows."""
+    # An absent author reads as zeros, which mean unknown.
+    author = post.author
+    return max(0, author.followers) / author.following if author.following > 0 else None
+
+
 def compute_credibility(
     post: SocialPost, *, is_duplicate: bool, is_known_bot: bool, min_account_age_days: float = 30.0
 ) -> Credibility:
     """Return the credibility of a post, exactly as the specification computes it.
 
     The account's age is taken at ``post.timestamp_ms``, so that a replay gives the same score whenever it
-    runs. An age that the platform does not tell counts half, as an unknown ratio does.
+    runs. An age that the platform does not tell counts half, as an unknown ratio does; by the specification's
+    code it would be that of an account of 1970.
     """
-    # An absent author reads as zeros, which mean unknown.
-    author = post.author
-    if author.account_created_ms > 0:
-        age_days = (post.timestamp_ms - author.account_created_ms) / MS_PER_DAY
-        age = min(max(0.0, (age_days - min_account_age_days) / RAMP_DAYS), 1.0)
-    else:
-        age = UNKNOWN
-    following = author.following
-    ratio = min(max(0, author.followers) / following / FULL_RATIO, 1.0) if following > 0 else UNKNOWN
+    days, followers = account_age_days(post), followers_per_following(post)
+    age = UNKNOWN if days is None else min(max(0.0, (days - min_account_age_days) / RAMP_DAYS), 1.0)
+    ratio = UNKNOWN if followers is None else min(followers / FULL_RATIO, 1.0)
     account_age = WEIGHT * age
     follower_ratio = WEIGHT * ratio
     originality = 0.0 if is_duplicate else WEIGHT
-    verification = WEIGHT * (1.0 if author.verified else 0.5)
+    verification = WEIGHT * (1.0 if post.author.verified else 0.5)
     total = account_age + follower_ratio + originality + verification
     return Credibility(account_age, follower_ratio, originality, verification, 0.0 if is_known_bot else round(total, 4))

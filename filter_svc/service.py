@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from google.protobuf.message import DecodeError
 
 from filter_svc.credibility import Credibility, compute_credibility
+from filter_svc.explain import explain
 from filter_svc.known_bots import KnownBots
+from sentimesh.errors import MalformedMessageError
 from sentimesh.native import NearDuplicateIndex, simhash64
-from sentimesh.pb.pipeline_pb2 import FilteredPost
+from sentimesh.pb.pipeline_pb2 import ExplainCredibilityResponse, FilteredPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
 from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject, Stage
 
@@ -96,6 +98,26 @@ class FilterStage(Stage[SocialPost]):
             simhash_ttl_ms=self._simhash_ttl_ms,
         )
 
+    async def explain(self, post: SocialPost) -> ExplainCredibilityResponse:
+        """Say how the stage would judge a post now, and why. To be asked of a session, because that remembers the post.
+
+        Raises MalformedMessageError for a post that cannot be filtered and StorageUnavailableError.
+        """
+        if fault := _fault(post):
+            raise MalformedMessageError(f"{fault}: give a post as ingest makes it")
+        [is_bot] = await self._known_bots.contains([f"{post.platform}:{post.author_id}"])
+        [is_copy] = self._copies([post])
+        credibility = self._credibility(post, is_copy, is_bot)
+        return explain(
+            post,
+            credibility,
+            self._reason(credibility, is_bot),
+            is_duplicate=is_copy,
+            is_known_bot=is_bot,
+            min_account_age_days=self._min_account_age_days,
+            min_credibility=self._min_credibility,
+        )
+
     def _copies(self, posts: Sequence[SocialPost]) -> list[bool]:
         """Say of each post whether it is a copy of another one, and remember it."""
         fingerprints = simhash64([post.text for post in posts])
@@ -108,13 +130,16 @@ class FilterStage(Stage[SocialPost]):
         found = {index for index, original in zip(compared, originals, strict=True) if original is not None}
         return [index in found for index in range(len(posts))]
 
-    def _outcome(self, post: SocialPost, is_copy: bool, is_known_bot: bool) -> Outcome:
-        credibility = compute_credibility(
+    def _credibility(self, post: SocialPost, is_copy: bool, is_known_bot: bool) -> Credibility:
+        return compute_credibility(
             post,
             is_duplicate=is_copy,
             is_known_bot=is_known_bot,
             min_account_age_days=self._min_account_age_days,
         )
+
+    def _outcome(self, post: SocialPost, is_copy: bool, is_known_bot: bool) -> Outcome:
+        credibility = self._credibility(post, is_copy, is_known_bot)
         reason = self._reason(credibility, is_known_bot)
         if reason is not None:
             return Drop(post.post_id, post.symbol, reason, credibility.score)

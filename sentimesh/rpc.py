@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -11,7 +11,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from sentimesh.errors import SentimeshError, ServerStartError
+from sentimesh.errors import MalformedMessageError, SentimeshError, ServerStartError
 from sentimesh.patience import Patience
 from sentimesh.pb import pipeline_pb2, pipeline_pb2_grpc
 from sentimesh.pb.pipeline_pb2 import DroppedPost, ViralSpike
@@ -102,14 +102,29 @@ class _StageServicer:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             yield self._respond(results[0])
 
+    def unary(self, field: str, ask: Callable[[Any, Any], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """Return a method that asks a new session about the message in the request's ``field``."""
 
-def _servicer(base: type[Any], method: str, servicer: _StageServicer) -> Any:
+        async def call(_self: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            if not request.HasField(field):
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request has no {field}: set it")
+            try:
+                return await ask(self._stage.session(), getattr(request, field))
+            except MalformedMessageError as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            except SentimeshError as error:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+        return call
+
+
+def _servicer(base: type[Any], method: str, servicer: _StageServicer, **unary: Callable[..., Awaitable[Any]]) -> Any:
     # grpc looks at the method itself to see that it is an asynchronous generator.
     async def call(_self: Any, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         async for response in servicer.stream(requests, context):
             yield response
 
-    return type(base.__name__, (base,), {method: call})()
+    return type(base.__name__, (base,), {method: call, **unary})()
 
 
 def add_stage(server: grpc.aio.Server, name: str, stage: Stage[Any]) -> str:
@@ -123,8 +138,10 @@ def add_stage(server: grpc.aio.Server, name: str, stage: Stage[Any]) -> str:
             return f"{PACKAGE}.IngestService"
         case "filter":
             servicer = _StageServicer(stage, "post", _filter_response)
+            explain = servicer.unary("post", lambda session, post: session.explain(post))
             pipeline_pb2_grpc.add_FilterServiceServicer_to_server(
-                _servicer(pipeline_pb2_grpc.FilterServiceServicer, "Filter", servicer), server
+                _servicer(pipeline_pb2_grpc.FilterServiceServicer, "Filter", servicer, ExplainCredibility=explain),
+                server,
             )
             return f"{PACKAGE}.FilterService"
         case "scorer":

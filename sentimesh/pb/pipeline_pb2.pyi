@@ -420,6 +420,126 @@ class FilterResponse(_message.Message):
 Global___FilterResponse: _TypeAlias = FilterResponse  # noqa: Y015
 
 @_typing.final
+class ExplainCredibilityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def post(self) -> _social_sentiment_pb2.SocialPost:
+        """A post as ingest makes it, with its symbol."""
+
+    def __init__(
+        self,
+        *,
+        post: _social_sentiment_pb2.SocialPost | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["post", b"post"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["post", b"post"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainCredibilityRequest: _TypeAlias = ExplainCredibilityRequest  # noqa: Y015
+
+@_typing.final
+class ExplainCredibilityResponse(_message.Message):
+    """Why a post is as credible as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POST_ID_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    FACTORS_FIELD_NUMBER: _builtins.int
+    NEAR_DUPLICATE_FIELD_NUMBER: _builtins.int
+    KNOWN_BOT_FIELD_NUMBER: _builtins.int
+    SUM_FIELD_NUMBER: _builtins.int
+    CREDIBILITY_SCORE_FIELD_NUMBER: _builtins.int
+    CREDIBILITY_SCORE_AS_COPY_FIELD_NUMBER: _builtins.int
+    MIN_CREDIBILITY_FIELD_NUMBER: _builtins.int
+    PASSES_FIELD_NUMBER: _builtins.int
+    DROP_REASON_FIELD_NUMBER: _builtins.int
+    post_id: _builtins.str
+    symbol: _builtins.str
+    near_duplicate: _builtins.bool
+    """Whether it is within simhash_threshold bits of another post of the last hour. A call is a session of its
+    own, which has seen no other post: there this is false, also for what is a copy in the live stream.
+    """
+    known_bot: _builtins.bool
+    """Whether its author is in the set of known bots."""
+    sum: _builtins.float
+    """The four factors together, 0.0 to 1.0."""
+    credibility_score: _builtins.float
+    """The sum, rounded to four digits; 0.0 for a known bot."""
+    credibility_score_as_copy: _builtins.float
+    """What credibility_score is if the post is a copy of another one."""
+    min_credibility: _builtins.float
+    """Least credibility that passes, 0.0 to 1.0."""
+    passes: _builtins.bool
+    """Whether the filter would pass it on."""
+    drop_reason: _builtins.str
+    """What it would be dropped for, the label of social_posts_filtered_total; empty where it passes."""
+    @_builtins.property
+    def factors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedFactor]:
+        """The four factors, in the order of CredibilityFactors."""
+
+    def __init__(
+        self,
+        *,
+        post_id: _builtins.str = ...,
+        symbol: _builtins.str = ...,
+        factors: _abc.Iterable[Global___ExplainedFactor] | None = ...,
+        near_duplicate: _builtins.bool = ...,
+        known_bot: _builtins.bool = ...,
+        sum: _builtins.float = ...,
+        credibility_score: _builtins.float = ...,
+        credibility_score_as_copy: _builtins.float = ...,
+        min_credibility: _builtins.float = ...,
+        passes: _builtins.bool = ...,
+        drop_reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credibility_score", b"credibility_score", "credibility_score_as_copy", b"credibility_score_as_copy", "drop_reason", b"drop_reason", "factors", b"factors", "known_bot", b"known_bot", "min_credibility", b"min_credibility", "near_duplicate", b"near_duplicate", "passes", b"passes", "post_id", b"post_id", "sum", b"sum", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainCredibilityResponse: _TypeAlias = ExplainCredibilityResponse  # noqa: Y015
+
+@_typing.final
+class ExplainedFactor(_message.Message):
+    """One factor of a post's credibility and what it was made of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """account_age, follower_ratio, originality or verification."""
+    value: _builtins.float
+    """0.0 to 0.25."""
+    input: _builtins.str
+    """In words, for example "account 412 days old: full from 365 days"."""
+    unknown: _builtins.bool
+    """The platform does not tell the account's age or whom it follows, so the factor is its neutral half."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+        input: _builtins.str = ...,
+        unknown: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "name", b"name", "unknown", b"unknown", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedFactor: _TypeAlias = ExplainedFactor  # noqa: Y015
+
+@_typing.final
 class ScoreRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

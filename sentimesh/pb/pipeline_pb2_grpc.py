@@ -115,6 +115,11 @@ class FilterServiceStub:
                 request_serializer=pipeline__pb2.FilterRequest.SerializeToString,
                 response_deserializer=pipeline__pb2.FilterResponse.FromString,
                 _registered_method=True)
+        self.ExplainCredibility = channel.unary_unary(
+                '/com.verlumen.tradestream.social.FilterService/ExplainCredibility',
+                request_serializer=pipeline__pb2.ExplainCredibilityRequest.SerializeToString,
+                response_deserializer=pipeline__pb2.ExplainCredibilityResponse.FromString,
+                _registered_method=True)
 
 
 class FilterServiceServicer:
@@ -127,6 +132,14 @@ class FilterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainCredibility(self, request, context):
+        """How credible one post is and why. Nothing is remembered. INVALID_ARGUMENT for a post that cannot be
+        filtered, UNAVAILABLE while the known bots cannot be asked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FilterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -134,6 +147,11 @@ def add_FilterServiceServicer_to_server(servicer, server):
                     servicer.Filter,
                     request_deserializer=pipeline__pb2.FilterRequest.FromString,
                     response_serializer=pipeline__pb2.FilterResponse.SerializeToString,
+            ),
+            'ExplainCredibility': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainCredibility,
+                    request_deserializer=pipeline__pb2.ExplainCredibilityRequest.FromString,
+                    response_serializer=pipeline__pb2.ExplainCredibilityResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -164,6 +182,33 @@ class FilterService:
             '/com.verlumen.tradestream.social.FilterService/Filter',
             pipeline__pb2.FilterRequest.SerializeToString,
             pipeline__pb2.FilterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainCredibility(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/com.verlumen.tradestream.social.FilterService/ExplainCredibility',
+            pipeline__pb2.ExplainCredibilityRequest.SerializeToString,
+            pipeline__pb2.ExplainCredibilityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,10 @@ class FilterServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FilterServiceAsyncStub: ...
     Filter: _grpc.StreamStreamMultiCallable[_pipeline_pb2.FilterRequest, _pipeline_pb2.FilterResponse]
+    ExplainCredibility: _grpc.UnaryUnaryMultiCallable[_pipeline_pb2.ExplainCredibilityRequest, _pipeline_pb2.ExplainCredibilityResponse]
+    """How credible one post is and why. Nothing is remembered. INVALID_ARGUMENT for a post that cannot be
+    filtered, UNAVAILABLE while the known bots cannot be asked.
+    """
 
 @_typing.type_check_only
 class FilterServiceAsyncStub(FilterServiceStub):
@@ -74,6 +78,10 @@ class FilterServiceAsyncStub(FilterServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Filter: _aio.StreamStreamMultiCallable[_pipeline_pb2.FilterRequest, _pipeline_pb2.FilterResponse]  # type: ignore[assignment]
+    ExplainCredibility: _aio.UnaryUnaryMultiCallable[_pipeline_pb2.ExplainCredibilityRequest, _pipeline_pb2.ExplainCredibilityResponse]  # type: ignore[assignment]
+    """How credible one post is and why. Nothing is remembered. INVALID_ARGUMENT for a post that cannot be
+    filtered, UNAVAILABLE while the known bots cannot be asked.
+    """
 
 class FilterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Credibility of each post; those under the threshold are dropped."""
@@ -84,6 +92,16 @@ class FilterServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_pipeline_pb2.FilterRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_pipeline_pb2.FilterResponse], _abc.AsyncIterator[_pipeline_pb2.FilterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ExplainCredibility(
+        self,
+        request: _pipeline_pb2.ExplainCredibilityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pipeline_pb2.ExplainCredibilityResponse, _abc.Awaitable[_pipeline_pb2.ExplainCredibilityResponse]]:
+        """How credible one post is and why. Nothing is remembered. INVALID_ARGUMENT for a post that cannot be
+        filtered, UNAVAILABLE while the known bots cannot be asked.
+        """
 
 def add_FilterServiceServicer_to_server(servicer: FilterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

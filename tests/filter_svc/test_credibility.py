@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from filter_svc.credibility import compute_credibility
+from ingest_svc.normalize import normalize
+from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
 
 DAY_MS = 86_400_000
@@ -24,31 +27,43 @@ def make_post(
     return SocialPost(post_id="twitter:1", symbol="BTC", timestamp_ms=now_ms, author=author)
 
 
-def specified_credibility(
-    post: SocialPost, is_duplicate: bool, is_known_bot: bool, min_account_age_days: float
-) -> float:
-    """The specification's code, line by line; its clock is the post's."""
-    scores = []
-    account_age_days = (post.timestamp_ms - post.author.account_created_ms) / (86400 * 1000)
-    age_score = min(
-        max(0, (account_age_days - min_account_age_days) / 335),
-        1.0,
-    )
-    scores.append(0.25 * age_score)
-    if post.author.following > 0:
-        ratio = post.author.followers / post.author.following
-        ratio_score = min(ratio / 2.0, 1.0)
-    else:
-        ratio_score = 0.5
-    scores.append(0.25 * ratio_score)
-    originality_score = 0.0 if is_duplicate else 1.0
-    scores.append(0.25 * originality_score)
-    verification_score = 1.0 if post.author.verified else 0.5
-    scores.append(0.25 * verification_score)
-    credibility = sum(scores)
-    if is_known_bot:
-        credibility = 0.0
-    return round(credibility, 4)
+class SpecifiedFilter:
+    """The specification's code, line by line, but for its clock, which is the post's, and what it looks up."""
+
+    def __init__(self, min_account_age_days: float, *, is_duplicate: bool, is_known_bot: bool) -> None:
+        self.min_account_age_days = min_account_age_days
+        self.is_duplicate = is_duplicate
+        self.is_known_bot = is_known_bot
+
+    def compute_credibility(self, post: SocialPost) -> float:
+        scores = []
+
+        # Account age: 0 if < 30 days, ramps to 1.0 at 365 days
+        account_age_days = (post.timestamp_ms - post.author.account_created_ms) / (86400 * 1000)
+        age_score = min(
+            max(0, (account_age_days - self.min_account_age_days) / 335),
+            1.0,
+        )
+        scores.append(0.25 * age_score)
+
+        # Follower ratio: penalize accounts with high following/low followers
+        if post.author.following > 0:
+            ratio = post.author.followers / post.author.following
+            ratio_score = min(ratio / 2.0, 1.0)  # 2:1 ratio = full score
+        else:
+            ratio_score = 0.5  # Unknown
+        scores.append(0.25 * ratio_score)
+
+        originality_score = 0.0 if self.is_duplicate else 1.0
+        scores.append(0.25 * originality_score)
+
+        verification_score = 1.0 if post.author.verified else 0.5
+        scores.append(0.25 * verification_score)
+
+        credibility = sum(scores)
+        if self.is_known_bot:
+            credibility = 0.0
+        return round(credibility, 4)
 
 
 @given(
@@ -80,7 +95,8 @@ def test_the_score_is_the_specifications(
     credibility = compute_credibility(
         post, is_duplicate=is_duplicate, is_known_bot=is_known_bot, min_account_age_days=min_age
     )
-    assert credibility.score == specified_credibility(post, is_duplicate, is_known_bot, min_age)
+    specified = SpecifiedFilter(min_age, is_duplicate=is_duplicate, is_known_bot=is_known_bot)
+    assert credibility.score == specified.compute_credibility(post)
     factors = (
         credibility.account_age,
         credibility.follower_ratio,
@@ -89,6 +105,29 @@ def test_the_score_is_the_specifications(
     )
     assert all(0.0 <= factor <= 0.25 for factor in factors)
     assert is_known_bot or credibility.score == round(sum(factors), 4)
+
+
+@given(
+    followers=COUNTS,
+    following=COUNTS,
+    verified=st.booleans(),
+    is_duplicate=st.booleans(),
+    min_age=st.one_of(st.just(30.0), st.floats(0, 400)),
+)
+def test_an_unknown_age_is_that_of_half_the_way_and_changes_nothing_else(
+    followers: int, following: int, verified: bool, is_duplicate: bool, min_age: float
+) -> None:
+    author = SocialPost.AuthorMetrics(followers=followers, following=following, verified=verified)
+    unknown = SocialPost(timestamp_ms=NOW_MS, author=author)
+    halfway = SocialPost(timestamp_ms=NOW_MS, author=author)
+    halfway.author.account_created_ms = NOW_MS - round((min_age + 335 / 2) * DAY_MS)
+    credibility = compute_credibility(
+        unknown, is_duplicate=is_duplicate, is_known_bot=False, min_account_age_days=min_age
+    )
+    specified = SpecifiedFilter(min_age, is_duplicate=is_duplicate, is_known_bot=False)
+    assert credibility.account_age == 0.125
+    # To the millisecond that an age is rounded to, and the fourth digit of the score.
+    assert credibility.score == pytest.approx(specified.compute_credibility(halfway), abs=1.01e-4)
 
 
 @pytest.mark.parametrize(
@@ -137,3 +176,66 @@ def test_the_message_carries_the_factors() -> None:
     ).factors()
     assert (factors.account_age, factors.follower_ratio) == (0.125, 0.0625)
     assert (factors.originality, factors.verification) == (0.0, 0.25)
+
+
+PAYLOADS: dict[str, dict[str, object]] = {
+    "telegram": {
+        "_": "Message",
+        "id": 7,
+        "peer_id": {"_": "PeerChannel", "channel_id": 12},
+        "date": "2019-10-19T15:46:40+00:00",
+        "message": "BTC",
+    },
+    "reddit": {
+        "kind": "t1",
+        "data": {"id": "x", "author": "a", "author_fullname": "t2_a", "created_utc": 1_571_500_000, "body": "BTC"},
+    },
+    "discord": {
+        "id": "9",
+        "type": 0,
+        "channel_id": "1",
+        "timestamp": "2019-10-19T15:46:40+00:00",
+        "content": "BTC",
+        # Its upper bits are 400 days before the message.
+        "author": {"id": str((NOW_MS - 400 * DAY_MS - 1_420_070_400_000) << 22), "username": "a"},
+    },
+}
+
+
+def read(platform: str, payload: dict[str, object]) -> SocialPost:
+    post, _ = normalize(RawPost(platform=platform, payload=orjson.dumps(payload)), NOW_MS)
+    return post
+
+
+def tweet(user: dict[str, object] | None) -> dict[str, object]:
+    data = {"id": "1", "text": "BTC", "author_id": "5", "created_at": "2019-10-19T15:46:40.000Z", "lang": "en"}
+    return {"data": data, "includes": {"users": [] if user is None else [{"id": "5", "username": "a", **user}]}}
+
+
+@pytest.mark.parametrize(
+    ("platform", "age", "ratio"), [("telegram", 0.125, 0.125), ("reddit", 0.125, 0.125), ("discord", 0.25, 0.125)]
+)
+def test_what_a_platform_does_not_tell_is_neutral(platform: str, age: float, ratio: float) -> None:
+    credibility = compute_credibility(read(platform, PAYLOADS[platform]), is_duplicate=False, is_known_bot=False)
+    assert (credibility.account_age, credibility.follower_ratio, credibility.verification) == (age, ratio, 0.125)
+
+
+@pytest.mark.parametrize(
+    ("user", "age", "ratio"),
+    [
+        (None, 0.125, 0.125),
+        ({}, 0.125, 0.125),
+        ({"created_at": "2019-10-18T00:00:00.000Z"}, 0.0, 0.125),
+        ({"public_metrics": {"followers_count": 0, "following_count": 900}}, 0.125, 0.0),
+        ({"public_metrics": {"followers_count": 900, "following_count": 0}}, 0.125, 0.125),
+        # Half of what makes a ratio is no ratio.
+        ({"public_metrics": {"followers_count": 900}}, 0.125, 0.125),
+        ({"public_metrics": {"following_count": 900}}, 0.125, 0.125),
+        ({"public_metrics": {"followers_count": None, "following_count": 900}}, 0.125, 0.125),
+    ],
+)
+def test_what_x_leaves_out_is_neutral_and_a_zero_it_tells_is_a_zero(
+    user: dict[str, object] | None, age: float, ratio: float
+) -> None:
+    credibility = compute_credibility(read("twitter", tweet(user)), is_duplicate=False, is_known_bot=False)
+    assert (credibility.account_age, credibility.follower_ratio) == (age, ratio)

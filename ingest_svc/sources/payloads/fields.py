@@ -29,6 +29,10 @@ class Fields:
         found = "missing" if value is None else _kind(value)
         return MalformedMessageError(f"{self._path}.{name} is {found}, expected {expected}")
 
+    def has(self, name: str) -> bool:
+        """Return whether a field is there and not null."""
+        return self._value.get(name) is not None
+
     def text(self, name: str) -> str:
         """Return a string; empty when absent or null."""
         value = self._value.get(name)

@@ -57,7 +57,8 @@ def read(payload: Fields, post: SocialPost) -> bool:
         post.author.verified = user.flag("verified")
         if metrics := user.object("public_metrics"):
             post.author.followers = metrics.count("followers_count")
-            post.author.following = metrics.count("following_count")
+            # Followers that are not told are no zero to be held against whom the author follows.
+            post.author.following = metrics.count("following_count") if metrics.has("followers_count") else 0
             post.author.total_posts = metrics.count("tweet_count")
     post.source_url = f"https://x.com/{name}/status/{native_id}"
     return False
