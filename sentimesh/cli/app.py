@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.console import Console
 
-from sentimesh.cli import baseline, config, demo, doctor, get, history, replay, run, score, spikes, symbols, up
+from sentimesh.cli import baseline, config, demo, doctor, explain, get, history, replay, run, score, spikes, symbols, up
 from sentimesh.errors import SentimeshError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("symbols")(symbols.symbols)
 app.command("get")(get.get)
 app.command("history")(history.history)
 app.command("spikes")(spikes.spikes)
+app.command("explain")(explain.explain)
 app.command("doctor")(doctor.doctor)
 app.add_typer(baseline.app, name="baseline")
 
