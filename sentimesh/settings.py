@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic_settings
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -56,6 +57,16 @@ def _default_data_dir() -> Path:
         return Path("/var/lib/sentimesh")
     shared = os.environ.get("XDG_DATA_HOME")
     return (Path(shared) if shared else Path.home() / ".local" / "share") / "sentimesh"
+
+
+def list_source(source: str) -> str:
+    """Return the path or URL of a list. Raises ValueError for what can be neither."""
+    if not source.strip():
+        raise ValueError("Input should be the path of a file or a URL, not empty")
+    # A password would be shown wherever the source is named; the query is not.
+    if "://" in source and not re.fullmatch(r"https?://[^\s/@?#]+([/?]\S*)?", source):
+        raise ValueError("Input should be the path of a file, or a URL of http or https without user and password")
+    return source
 
 
 _Number = BeforeValidator(_no_boolean)
@@ -154,6 +165,8 @@ class SpamFilter(Section):
     min_account_age_days: Annotated[float, Field(ge=0, lt=365), _Number] = 30
     min_credibility_threshold: Share = 0.3
     known_bot_refresh_hours: Positive = 24
+    # Files and URLs that list bots: an id a line or a JSON list, `twitter:123` or, for every platform, `123`.
+    known_bot_sources: list[Annotated[str, AfterValidator(list_source)]] = []
     simhash_threshold: Annotated[int, Field(ge=0, le=7), _Number] = 3
     simhash_ttl_hours: Annotated[float, Field(gt=0), _Number] = 1
 

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from aggregator_svc.service import AggregatorStage
 from filter_svc.service import FilterStage
-from sentimesh import build
+from sentimesh import build, known_bots
 from sentimesh.bus import AGGREGATES, FILTERED, NORMALIZED, RAW, SCORED, Bus, Topic
 from sentimesh.embedded import EmbeddedServers
 from sentimesh.errors import SentimeshError, StorageUnavailableError
@@ -181,6 +181,9 @@ class Stack:
             self._exit.callback(making.cancel)
         for name in self._names:
             await self._start(name)
+        if "filter" in self._names:
+            # After an aggregator beside it, which makes the table of what was learned.
+            await self._keep_known_bots()
         self._group.create_task(self._watch_lag())
 
     async def _servers_urls(self) -> dict[str, SecretStr]:
@@ -309,6 +312,16 @@ class Stack:
         """Bring back what is no original any more."""
         since_ms = build.now_ms() - round(self.settings.spam_filter.simhash_ttl_hours * build.HOUR_MS)
         await stage.restore(finished_posts(self._bus, "filter", self._since(since_ms)))
+
+    async def _keep_known_bots(self) -> None:
+        """Refresh the known bots from now on; what was learned is read where PostgreSQL is configured or ours."""
+        pool, dsn = self._pool, self.settings.storage.postgresql.dsn
+        if pool is None and dsn is not None:
+            pool = await open_pool(dsn)
+            self._exit.push_async_callback(pool.close)
+        refresher = known_bots.configured(self.settings, self.metrics, self._cache_client(), pool)
+        refreshing = self._group.create_task(refresher.run(self._stop), name="known bots")
+        self._exit.callback(refreshing.cancel)
 
     def _since(self, since_ms: int) -> int | None:
         """Return from when the log is read back; posts of a replay on the event clock come at any speed: all of it."""

@@ -53,6 +53,10 @@ class Metrics:
         self.credibility = histogram(
             "social_credibility_histogram", "Credibility of posts that passed", UNIT_BUCKETS, "platform"
         )
+        self.known_bots = gauge("social_known_bots_count", "Accounts in the set of known bots")
+        self.known_bot_failures = counter(
+            "social_known_bot_refresh_failures", "Sources of known bots that could not be read or stored", "source"
+        )
         self.inference_latency = histogram(
             "social_finbert_inference_latency_ms", "Per-batch inference time", LATENCY_BUCKETS_MS
         )

@@ -7,7 +7,22 @@ import sys
 import typer
 from rich.console import Console
 
-from sentimesh.cli import baseline, config, demo, doctor, explain, get, history, replay, run, score, spikes, symbols, up
+from sentimesh.cli import (
+    baseline,
+    bots,
+    config,
+    demo,
+    doctor,
+    explain,
+    get,
+    history,
+    replay,
+    run,
+    score,
+    spikes,
+    symbols,
+    up,
+)
 from sentimesh.errors import SentimeshError
 
 app = typer.Typer(
@@ -34,6 +49,7 @@ app.command("spikes")(spikes.spikes)
 app.command("explain")(explain.explain)
 app.command("doctor")(doctor.doctor)
 app.add_typer(baseline.app, name="baseline")
+app.add_typer(bots.app, name="bots")
 
 
 @app.callback()

@@ -57,6 +57,14 @@ def test_defaults_need_no_file() -> None:
             "social_sentiment:\n  scoring_integration:\n    weight: 0.2\n",
             "social_sentiment.scoring_integration.weight: Input should be less than or equal to 0.15",
         ),
+        (
+            "social_sentiment:\n  spam_filter:\n    known_bot_sources: [bots.txt, 'https://me:geheim@a.example/']\n",
+            "social_sentiment.spam_filter.known_bot_sources.1: Input should be the path of a file, or a URL of http",
+        ),
+        (
+            "social_sentiment:\n  spam_filter:\n    known_bot_sources: ['']\n",
+            "social_sentiment.spam_filter.known_bot_sources.0: Input should be the path of a file or a URL, not empty",
+        ),
         ("social_sentiment:\n  symbols: [BTC, 'no symbol!']\n", "social_sentiment.symbols: "),
         ("other: 1\n", "the one top-level key must be social_sentiment:"),
         ("social_sentiment: [\n", "not YAML at line 2"),
