@@ -18,7 +18,7 @@ from sentimesh.errors import StorageUnavailableError
 
 # The longest that a refresh may take; one that dies holds up the next for so long.
 LEASE_MS = 600_000
-MEMBERS_AT_ONCE = 5_000
+MEMBERS_AT_ONCE = 1_000
 
 # Takes accounts out of a set. One listed by its id alone is a bot on every platform: cleared on one of them it stays
 # listed on the others. Returns how many were there.
@@ -76,7 +76,8 @@ return {{clear(base, names), redis.call('SCARD', base)}}
 """
 
 # KEYS: the set. ARGV: the lease's token, now, whether every part could be read, then for each part its name, whether
-# it was read, and what is to be said of it. Nobody sees a state in between.
+# it was read, and what is to be said of it. Nobody sees a state in between. What was read is in the new set already:
+# a union of a million accounts here would hold up everybody for seconds.
 _SWAP = f"""{_CLEAR}
 local token, now_ms = ARGV[1], ARGV[2]
 local state, new = base .. ':state', base .. ':new:' .. token
@@ -87,7 +88,7 @@ if redis.call('EXISTS', state) == 0 then
   -- The first refresh finds what somebody wrote into the set himself.
   redis.call('SUNIONSTORE', manual, manual, base)
 end
-local names, wanted, sets = {{}}, {{}}, {{}}
+local names, wanted, unread = {{}}, {{}}, {{}}
 for index = 4, #ARGV, 3 do
   local name = ARGV[index]
   local part, read = base .. ':part:' .. name, new .. ':' .. name
@@ -98,10 +99,11 @@ for index = 4, #ARGV, 3 do
       redis.call('PERSIST', part)
     end
     redis.call('HSET', state, 'part:' .. name, ARGV[index + 2])
+  else
+    table.insert(unread, part)
   end
   wanted[name] = true
   table.insert(names, name)
-  table.insert(sets, part)
 end
 for name in string.gmatch(redis.call('HGET', state, 'parts') or '', '%S+') do
   if not wanted[name] then
@@ -109,14 +111,19 @@ for name in string.gmatch(redis.call('HGET', state, 'parts') or '', '%S+') do
     redis.call('HDEL', state, 'part:' .. name)
   end
 end
-if #sets > 0 then
-  redis.call('SUNIONSTORE', new, unpack(sets))
+if #unread > 0 then
+  redis.call('SUNIONSTORE', new, new, unpack(unread))
 end
 clear(new, redis.call('SMEMBERS', removed))
-local count = redis.call('SUNIONSTORE', new, new, manual)
+local by_hand = redis.call('SMEMBERS', manual)
+for first = 1, #by_hand, 1000 do
+  redis.call('SADD', new, unpack(by_hand, first, math.min(first + 999, #by_hand)))
+end
+local count = redis.call('SCARD', new)
 redis.call('UNLINK', base)
 if count > 0 then
   redis.call('RENAME', new, base)
+  redis.call('PERSIST', base)
 end
 redis.call('HSET', state, 'parts', table.concat(names, ' '), 'attempted_ms', now_ms)
 if ARGV[3] == '1' then
@@ -237,7 +244,7 @@ class BotStore:
                     arguments.append(b"")
                     continue
                 source, members = part
-                await self._upload(members, f"{token}:{name}")
+                await self._upload(members, f"{token}:{name}", token)
                 arguments.append(orjson.dumps({"source": source, "count": len(members), "read_ms": now_ms}))
             count = int(await self._swap(keys=[self._key], args=arguments))
         return None if count < 0 else count
@@ -264,16 +271,17 @@ class BotStore:
         async for member in self._client.sscan_iter(key, count=MEMBERS_AT_ONCE):
             yield _text(member)
 
-    async def _upload(self, members: Iterable[str], name: str) -> str:
-        """Store accounts under a key that goes away by itself, should nobody use it; return the key."""
-        key = f"{self._key}:new:{name}"
+    async def _upload(self, members: Iterable[str], *names: str) -> str:
+        """Add accounts to keys that go away by themselves, should nobody use them; return the first."""
+        keys = [f"{self._key}:new:{name}" for name in names]
         waiting = list(members)
         for first in range(0, len(waiting), MEMBERS_AT_ONCE):
             async with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.sadd(key, *waiting[first : first + MEMBERS_AT_ONCE])
-                pipeline.pexpire(key, 2 * LEASE_MS)
+                for key in keys:
+                    pipeline.sadd(key, *waiting[first : first + MEMBERS_AT_ONCE])
+                    pipeline.pexpire(key, 2 * LEASE_MS)
                 await pipeline.execute()
-        return key
+        return keys[0]
 
 
 def _text(value: bytes | str) -> str:

@@ -107,6 +107,7 @@ async def test_a_set_is_all_sources_and_the_next_one_takes_its_place(
     for name in kept:
         assert name.startswith(f"{key}:part:")
         assert await client.ttl(name) == -1
+    assert await client.ttl(key) == -1
 
 
 async def test_it_is_due_after_its_hours_and_at_a_start_with_other_sources(lists: Lists) -> None:
