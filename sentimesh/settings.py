@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     SecretStr,
     ValidationError,
     field_validator,
@@ -70,6 +71,8 @@ def list_source(source: str) -> str:
 
 
 _Number = BeforeValidator(_no_boolean)
+# The query of a URL may hold a key.
+_Shown = PlainSerializer(lambda source: re.sub(r"(?<=\?).+", "***", source) if "://" in source else source, str, "json")
 Port = Annotated[int, Field(ge=0, le=65_535), _Number]
 Positive = Annotated[int, Field(ge=1), _Number]
 Share = Annotated[float, Field(ge=0.0, le=1.0), _Number]
@@ -166,7 +169,7 @@ class SpamFilter(Section):
     min_credibility_threshold: Share = 0.3
     known_bot_refresh_hours: Positive = 24
     # Files and URLs that list bots: an id a line or a JSON list, `twitter:123` or, for every platform, `123`.
-    known_bot_sources: list[Annotated[str, AfterValidator(list_source)]] = []
+    known_bot_sources: list[Annotated[str, AfterValidator(list_source), _Shown]] = []
     simhash_threshold: Annotated[int, Field(ge=0, le=7), _Number] = 3
     simhash_ttl_hours: Annotated[float, Field(gt=0), _Number] = 1
 

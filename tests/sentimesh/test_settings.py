@@ -116,3 +116,15 @@ def test_the_commands_show_and_check(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shown = CliRunner().invoke(app, ["config", "show", str(path)])
     assert "url: '***'" in shown.output
     assert "hunter2" not in shown.output
+
+
+def test_a_list_of_bots_is_shown_without_the_key_in_its_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sentimesh.yaml"
+    path.write_text(
+        "social_sentiment:\n  spam_filter:\n    known_bot_sources: ['https://a.example/b?key=${KEY}', 'b?.txt']"
+    )
+    monkeypatch.setenv("KEY", "geheim")
+    settings = load_settings(path)
+    assert settings.spam_filter.known_bot_sources == ["https://a.example/b?key=geheim", "b?.txt"]
+    shown = masked(settings)["social_sentiment"]["spam_filter"]["known_bot_sources"]
+    assert shown == ["https://a.example/b?***", "b?.txt"]
