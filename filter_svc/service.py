@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
-
-from google.protobuf.message import DecodeError
+from collections.abc import Sequence
 
 from filter_svc.credibility import Credibility, compute_credibility
 from filter_svc.explain import explain
 from filter_svc.known_bots import KnownBots
+from filter_svc.near_duplicates import MemoryNearDuplicates, NearDuplicates, Seen
 from sentimesh.errors import MalformedMessageError
-from sentimesh.native import NearDuplicateIndex, simhash64
+from sentimesh.native import simhash64
 from sentimesh.pb.pipeline_pb2 import ExplainCredibilityResponse, FilteredPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
 from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject, Stage
@@ -30,62 +29,51 @@ def _fault(post: SocialPost) -> str | None:
     return None
 
 
-def _post(message: bytes) -> SocialPost | None:
-    try:
-        post = SocialPost.FromString(message)
-    except DecodeError:
-        return None
-    return post if _fault(post) is None else None
-
-
 class FilterStage(Stage[SocialPost]):
     """Gives each post its credibility and drops known bots and what is under the threshold.
 
     Drop reasons: ``known_bot``; under the threshold ``duplicate`` for a copy of another post, otherwise
     ``low_credibility``. A copy is a post whose SimHash differs in at most ``simhash_threshold`` bits from
-    that of another post seen in the ``simhash_ttl_ms`` before it, by event time. One post is no copy of
+    that of an earlier post of the stream, at most ``simhash_ttl_ms`` away by event time. One post is no copy of
     itself: not for its other symbols, and not when it is delivered again.
     """
 
     def __init__(
         self,
         known_bots: KnownBots,
+        near_duplicates: NearDuplicates | None = None,
         *,
         min_account_age_days: float = 30.0,
         min_credibility: float = 0.3,
         simhash_threshold: int = 3,
         simhash_ttl_ms: int = 3_600_000,
     ) -> None:
-        """Defaults are the specification's ``spam_filter`` settings; ``min_credibility`` is 0.0 to 1.0."""
+        """Defaults are the specification's ``spam_filter`` settings; ``min_credibility`` is 0.0 to 1.0.
+
+        ``near_duplicates``: what other filters have seen as well; without it, what this one sees.
+        """
         self._known_bots = known_bots
         self._min_account_age_days = min_account_age_days
         self._min_credibility = min_credibility
         self._simhash_threshold = simhash_threshold
         self._simhash_ttl_ms = simhash_ttl_ms
-        self._index = NearDuplicateIndex(simhash_threshold, simhash_ttl_ms)
+        self._near_duplicates = near_duplicates or MemoryNearDuplicates(simhash_threshold, simhash_ttl_ms)
 
     async def process(self, batch: Sequence[Delivery[SocialPost]]) -> Sequence[Sequence[Outcome]]:
         """Return one outcome a post: a FilteredPost, a drop with its score, or a rejection.
 
-        Raises StorageUnavailableError when the known bots cannot be asked.
+        Raises StorageUnavailableError when the known bots or the near-duplicates cannot be asked.
         """
         faults = [_fault(delivery.message) for delivery in batch]
-        posts = [delivery.message for delivery, fault in zip(batch, faults, strict=True) if fault is None]
-        # Asked first: when Redis is away nothing has been remembered yet.
+        usable = [delivery for delivery, fault in zip(batch, faults, strict=True) if fault is None]
+        posts = [delivery.message for delivery in usable]
         bots = await self._known_bots.contains([f"{post.platform}:{post.author_id}" for post in posts])
-        copies = self._copies(posts)
+        copies = await self._copies(usable)
         filtered = iter([self._outcome(post, copy, bot) for post, copy, bot in zip(posts, copies, bots, strict=True)])
         return [[next(filtered) if fault is None else Reject(fault)] for fault in faults]
 
     async def tick(self) -> Sequence[Outcome]:
         """Return nothing: the filter does nothing by the clock."""
-        return ()
-
-    async def restore(self, batches: AsyncIterator[Sequence[bytes]]) -> Sequence[Outcome]:
-        """Take posts of before a restart, oldest first: what they say is not original any more. Nothing comes of it."""
-        async for messages in batches:
-            posts = [post for message in messages if (post := _post(message)) is not None]
-            self._copies(posts)
         return ()
 
     def session(self) -> FilterStage:
@@ -106,7 +94,7 @@ class FilterStage(Stage[SocialPost]):
         if fault := _fault(post):
             raise MalformedMessageError(f"{fault}: give a post as ingest makes it")
         [is_bot] = await self._known_bots.contains([f"{post.platform}:{post.author_id}"])
-        [is_copy] = self._copies([post])
+        [is_copy] = await self._copies([Delivery(post, 1)])
         credibility = self._credibility(post, is_copy, is_bot)
         return explain(
             post,
@@ -118,17 +106,23 @@ class FilterStage(Stage[SocialPost]):
             min_credibility=self._min_credibility,
         )
 
-    def _copies(self, posts: Sequence[SocialPost]) -> list[bool]:
+    async def _copies(self, batch: Sequence[Delivery[SocialPost]]) -> list[bool]:
         """Say of each post whether it is a copy of another one, and remember it."""
-        fingerprints = simhash64([post.text for post in posts])
+        fingerprints = simhash64([delivery.message.text for delivery in batch])
         compared = [index for index, fingerprint in enumerate(fingerprints) if fingerprint != NOTHING_TO_HASH]
-        originals = self._index.check_and_insert(
-            [posts[index].post_id for index in compared],
-            [fingerprints[index] for index in compared],
-            [posts[index].timestamp_ms for index in compared],
+        originals = await self._near_duplicates.originals(
+            [
+                Seen(
+                    batch[index].message.post_id,
+                    fingerprints[index],
+                    batch[index].sequence,
+                    batch[index].message.timestamp_ms,
+                )
+                for index in compared
+            ]
         )
         found = {index for index, original in zip(compared, originals, strict=True) if original is not None}
-        return [index in found for index in range(len(posts))]
+        return [index in found for index in range(len(batch))]
 
     def _credibility(self, post: SocialPost, is_copy: bool, is_known_bot: bool) -> Credibility:
         return compute_credibility(

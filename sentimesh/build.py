@@ -14,6 +14,7 @@ from prometheus_client import Histogram
 
 from aggregator_svc.service import AggregatorOptions, AggregatorStage, Sink
 from filter_svc.known_bots import RedisKnownBots
+from filter_svc.near_duplicates import RedisNearDuplicates
 from filter_svc.service import FilterStage
 from gateway_svc.history import SentimentHistory
 from gateway_svc.reader import SentimentReader
@@ -62,15 +63,17 @@ def ingest(settings: Settings, client: redis.asyncio.Redis) -> IngestStage:
     return IngestStage(TrackedExtractor(load_assets(settings.symbols)), claims, settings.ingest.languages, now_ms)
 
 
-def filtering(settings: Settings, client: redis.asyncio.Redis) -> FilterStage:
-    """Return the filter stage; known bots come from Redis."""
+def filtering(settings: Settings, metrics: Metrics, client: redis.asyncio.Redis) -> FilterStage:
+    """Return the filter stage; known bots and near-duplicates are shared through Redis."""
     options = settings.spam_filter
+    threshold, ttl_ms = options.simhash_threshold, int(options.simhash_ttl_hours * HOUR_MS)
     return FilterStage(
         RedisKnownBots(client),
+        RedisNearDuplicates(client, threshold, ttl_ms, on_degraded=metrics.near_duplicates_degraded.inc),
         min_account_age_days=options.min_account_age_days,
         min_credibility=options.min_credibility_threshold,
-        simhash_threshold=options.simhash_threshold,
-        simhash_ttl_ms=int(options.simhash_ttl_hours * HOUR_MS),
+        simhash_threshold=threshold,
+        simhash_ttl_ms=ttl_ms,
     )
 
 

@@ -6,15 +6,8 @@ import datetime as dt
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import cache
 
-from sentimesh.bus import NORMALIZED, SCORED, Bus
+from sentimesh.bus import SCORED, Bus
 from sentimesh.replicas import Replica
-
-
-async def finished_posts(bus: Bus, durable: str, since_ms: int | None) -> AsyncIterator[Sequence[bytes]]:
-    """Yield the filter's input since then (None: from the beginning) that it has acknowledged, oldest first."""
-    through = await bus.acknowledged_through(NORMALIZED, durable)
-    async for batch in bus.read_back(NORMALIZED, _time(since_ms), through):
-        yield [data for _, _, data in batch]
 
 
 async def finished_mentions(

@@ -19,7 +19,6 @@ from nats.js.errors import NotFoundError
 from pydantic import SecretStr
 
 from aggregator_svc.service import AggregatorStage
-from filter_svc.service import FilterStage
 from sentimesh import build, known_bots
 from sentimesh.bus import AGGREGATES, FILTERED, NORMALIZED, RAW, SCORED, Bus, Topic
 from sentimesh.embedded import EmbeddedServers
@@ -30,7 +29,7 @@ from sentimesh.pb.pipeline_pb2 import FilteredPost, RawPost
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate, SocialPost
 from sentimesh.pump import Pump
 from sentimesh.replicas import Replica, take_over
-from sentimesh.resume import finished_mentions, finished_posts
+from sentimesh.resume import finished_mentions
 from sentimesh.rpc import PACKAGE, RpcServer, add_stage
 from sentimesh.settings import Settings
 from sentimesh.source import Source
@@ -220,8 +219,7 @@ class Stack:
                 stage: Stage[Any] = build.ingest(self.settings, self._cache_client())
                 await self._work(name, stage, RAW, RawPost)
             case "filter":
-                stage = build.filtering(self.settings, self._cache_client())
-                await self._resume_filter(stage)
+                stage = build.filtering(self.settings, self.metrics, self._cache_client())
                 await self._work(name, stage, NORMALIZED, SocialPost)
             case "scorer":
                 stage = build.scorer(self.settings, self.metrics)
@@ -307,11 +305,6 @@ class Stack:
             baseline_ttl_seconds=options.volume_baseline_ttl_seconds,
             cooldown_seconds=self.settings.viral_detection.cooldown_seconds,
         )
-
-    async def _resume_filter(self, stage: FilterStage) -> None:
-        """Bring back what is no original any more."""
-        since_ms = build.now_ms() - round(self.settings.spam_filter.simhash_ttl_hours * build.HOUR_MS)
-        await stage.restore(finished_posts(self._bus, "filter", self._since(since_ms)))
 
     async def _keep_known_bots(self) -> None:
         """Refresh the known bots from now on; what was learned is read where PostgreSQL is configured or ours."""

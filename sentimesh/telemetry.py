@@ -57,6 +57,9 @@ class Metrics:
         self.known_bot_failures = counter(
             "social_known_bot_refresh_failures", "Sources of known bots that could not be read or stored", "source"
         )
+        self.near_duplicates_degraded = counter(
+            "social_near_duplicates_degraded", "Posts compared with this process's own alone, Redis being away"
+        )
         self.inference_latency = histogram(
             "social_finbert_inference_latency_ms", "Per-batch inference time", LATENCY_BUCKETS_MS
         )

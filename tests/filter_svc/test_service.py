@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -181,25 +181,3 @@ async def test_nothing_is_due_by_the_clock_and_an_empty_batch_is_one() -> None:
     stage = FilterStage(MemoryKnownBots())
     assert await stage.tick() == ()
     assert await run(stage, []) == []
-
-
-async def log(*messages: bytes) -> AsyncIterator[Sequence[bytes]]:
-    for message in messages:
-        yield [message]
-
-
-async def test_after_a_restart_copies_of_what_was_seen_before_are_copies_still() -> None:
-    seen = [make_post("twitter:1"), make_post("twitter:2", OTHER), make_post("twitter:3", timestamp_ms=NOW_MS + 1)]
-    after = [
-        make_post("twitter:4", timestamp_ms=NOW_MS + 2),
-        # Delivered again: it was finished, and the acknowledgement was lost.
-        seen[1],
-        make_post("twitter:5", OTHER, timestamp_ms=NOW_MS + HOUR_MS + 1),
-    ]
-    undisturbed, restarted = FilterStage(MemoryKnownBots()), FilterStage(MemoryKnownBots())
-    await run(undisturbed, seen)
-    messages = [post.SerializeToString() for post in seen]
-    await restarted.restore(log(messages[0], b"\xff not a post", SocialPost().SerializeToString(), *messages[1:]))
-    outcomes = await run(restarted, after)
-    assert outcomes == await run(undisturbed, after)
-    assert [isinstance(outcome, Drop) for outcome in outcomes] == [True, False, False]
