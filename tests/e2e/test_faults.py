@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(900)
 async def test_the_rows_are_the_same_whatever_is_killed(folder: Path) -> None:
-    crowd = Crowd(posts=3600)
+    crowd = Crowd(posts=4500)
     async with Deployment(folder / "undisturbed") as deployment:
         expected = await deployment.run(crowd)
     async with Deployment(folder / "disturbed") as deployment:
