@@ -312,14 +312,6 @@ class Bus:
         oldest = await self.jetstream.get_msg(topic.stream, state.first_seq)
         return None if oldest.time is None else round(oldest.time.timestamp() * 1000)
 
-    async def acknowledged_through(self, topic: Topic, durable: str) -> int:
-        """Return the stream sequence up to which the consumer has acknowledged everything (0: nothing yet)."""
-        try:
-            info = await self.jetstream.consumer_info(topic.stream, durable)
-        except nats.js.errors.NotFoundError:
-            return 0
-        return info.ack_floor.stream_seq if info.ack_floor else 0
-
     async def read_back(
         self, topic: Topic, since: dt.datetime | None, through_sequence: int, subjects: Sequence[str] = ()
     ) -> AsyncGenerator[Batch, None]:
