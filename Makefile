@@ -34,11 +34,13 @@ up: $(STAMPS)/native ## Serve everything on this machine until stopped
 
 ##@ Work on it
 
-test: $(STAMPS)/native ## Run the tests of the Rust crate and of Python
+test: test-rust ## Run the tests of the Rust crate and of Python
+	$(BIN)/pytest -q
+
+test-rust: $(STAMPS)/native ## Run the tests of the Rust crate
 	@# The crate's tests load libpython, which may be where the loader does not look.
 	LD_LIBRARY_PATH="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))'):$${LD_LIBRARY_PATH:-}" \
 	  PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo test --locked $(CARGO_MANIFEST)
-	$(BIN)/pytest -q
 
 lint: $(STAMPS)/native ## Check style, types, Rust and the contracts
 	$(BIN)/ruff check .
@@ -111,4 +113,4 @@ $(STAMPS)/native: pyproject.toml $(NATIVE_SOURCES) $(STAMPS)/packages
 	  package="$$(sed -n 's/^import _ "\(.*\)"$$/\1/p' tools/peers/$*/tools.go)"; \
 	  cd tools/peers/$* && go build -trimpath -o "$(CURDIR)/$@" "$$package"
 
-.PHONY: help setup demo up test lint format bench proto proto-baseline lock peers clean
+.PHONY: help setup demo up test test-rust lint format bench proto proto-baseline lock peers clean
