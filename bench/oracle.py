@@ -16,27 +16,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import orjson
-
-from ingest_svc.sources.simulator import simulate
+from bench.pipeline import recording
 from sentimesh.settings import DEFAULT_SYMBOLS
 from tests.aggregator_svc.comparison import Export
 
-START_MS = 1_700_000_400_000
 POSTS_PER_MINUTE = 60
 MINUTES = 180
 SHOWN = 20
-
-
-def simulated(folder: Path) -> Path:
-    """Write simulated posts as a recording and return its path."""
-    path = folder / "simulated.jsonl"
-    posts = simulate(3, START_MS, DEFAULT_SYMBOLS, POSTS_PER_MINUTE, MINUTES * 60_000)
-    lines = [
-        orjson.dumps({"platform": p.platform, "received_at_ms": p.event_time_ms, "payload": p.payload}) for p in posts
-    ]
-    path.write_bytes(b"\n".join(lines))
-    return path
 
 
 def main() -> None:
@@ -48,7 +34,7 @@ def main() -> None:
     sentimesh = Path(sys.executable).with_name("sentimesh")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        file = arguments.file or simulated(folder)
+        file = arguments.file or recording(folder, POSTS_PER_MINUTE, MINUTES)
         command = [str(sentimesh), "replay", str(file), "--model", arguments.model, "--export", str(folder / "export")]
         done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=True)
         run = json.loads(done.stdout)

@@ -22,10 +22,10 @@ POSTS_PER_MINUTE = 100
 MINUTES = 30
 
 
-def recording(folder: Path) -> Path:
-    """Write the simulated posts as a recording and return its path."""
+def recording(folder: Path, posts_per_minute: float = POSTS_PER_MINUTE, minutes: int = MINUTES) -> Path:
+    """Write simulated posts as a recording and return its path."""
     path = folder / "simulated.jsonl"
-    posts = simulate(3, START_MS, DEFAULT_SYMBOLS, POSTS_PER_MINUTE, MINUTES * 60_000)
+    posts = simulate(3, START_MS, DEFAULT_SYMBOLS, posts_per_minute, minutes * 60_000)
     lines = [
         orjson.dumps({"platform": p.platform, "received_at_ms": p.event_time_ms, "payload": p.payload}) for p in posts
     ]
