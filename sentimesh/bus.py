@@ -25,7 +25,7 @@ from nats.js import JetStreamContext, api
 from pydantic import SecretStr
 
 from sentimesh.errors import SentimeshError
-from sentimesh.pb.pipeline_pb2 import DeadLetter, FilteredPost, RawPost, ViralSpike
+from sentimesh.pb.pipeline_pb2 import DeadLetter, FilteredPost, RawPost, RejectedPost, ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate, SocialPost
 from sentimesh.read_back import Batch, listening
 
@@ -71,17 +71,19 @@ class Topic:
 RAW = Topic("SOCIAL_RAW", "social.raw")
 NORMALIZED = Topic("SOCIAL_NORMALIZED", "social.normalized")
 FILTERED = Topic("SOCIAL_FILTERED", "social.filtered")
+REJECTED = Topic("SOCIAL_REJECTED", "social.rejected")
 SCORED = Topic("SOCIAL_SCORED", "social.scored", partitioned=True)
 AGGREGATES = Topic("SOCIAL_AGGREGATES", "social.aggregates")
 VIRAL_ALERTS = Topic("SOCIAL_VIRAL_ALERTS", "social.viral-alerts")
 DEAD_LETTERS = Topic("SOCIAL_DLQ", "social.dlq")
-TOPICS = (RAW, NORMALIZED, FILTERED, SCORED, AGGREGATES, VIRAL_ALERTS, DEAD_LETTERS)
+TOPICS = (RAW, NORMALIZED, FILTERED, REJECTED, SCORED, AGGREGATES, VIRAL_ALERTS, DEAD_LETTERS)
 
 # Where a message of each type belongs.
 TOPIC_OF: Mapping[type[Message], Topic] = {
     RawPost: RAW,
     SocialPost: NORMALIZED,
     FilteredPost: FILTERED,
+    RejectedPost: REJECTED,
     ScoredPost: SCORED,
     SentimentAggregate: AGGREGATES,
     ViralSpike: VIRAL_ALERTS,

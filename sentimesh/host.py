@@ -301,8 +301,8 @@ class StageWorker:
                     found.append(self._forward(outcome, entry.headers))
                 case Reject(reason=reason):
                     found.append(self._dead_letter(entry.message, reason))
-                case Drop():
-                    pass
+                case Drop(post_id=post_id, symbol=symbol, record=Message() as record):
+                    found.append(self._forward(Forward(record, symbol, post_id), entry.headers))
         return found
 
     def _forward(self, outcome: Forward, headers: Mapping[str, str]) -> Publication:

@@ -31,12 +31,14 @@ class Drop:
     """A post that goes no further; ``reason`` is one word and becomes a metric label.
 
     ``symbol`` is empty when none was found; ``credibility_score`` (0.0 to 1.0) is None when not computed.
+    ``record``: what is kept of it, in the stream of its type.
     """
 
     post_id: str
     symbol: str
     reason: str
     credibility_score: float | None = None
+    record: Message | None = None
 
 
 @dataclass(frozen=True, slots=True)

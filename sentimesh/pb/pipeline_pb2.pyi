@@ -89,6 +89,44 @@ class CredibilityFactors(_message.Message):
 Global___CredibilityFactors: _TypeAlias = CredibilityFactors  # noqa: Y015
 
 @_typing.final
+class CredibilityMultipliers(_message.Message):
+    """What the sum of the factors is multiplied by, each 0.0 to 1.0: 1.0 changes nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COPY_PASTE_FLOODING_FIELD_NUMBER: _builtins.int
+    POST_FREQUENCY_FIELD_NUMBER: _builtins.int
+    NEW_ACCOUNT_FIELD_NUMBER: _builtins.int
+    KNOWN_BOT_FIELD_NUMBER: _builtins.int
+    AUTHOR_HISTORY_FIELD_NUMBER: _builtins.int
+    copy_paste_flooding: _builtins.float
+    """Copies of one text, by how many posts and accounts."""
+    post_frequency: _builtins.float
+    """Posts of the account in the last hour, against its own lifetime and against other accounts."""
+    new_account: _builtins.float
+    """A young account that nobody follows."""
+    known_bot: _builtins.float
+    """0.0 for a known bot."""
+    author_history: _builtins.float
+    """What was learned of the account from its last days."""
+    def __init__(
+        self,
+        *,
+        copy_paste_flooding: _builtins.float = ...,
+        post_frequency: _builtins.float = ...,
+        new_account: _builtins.float = ...,
+        known_bot: _builtins.float = ...,
+        author_history: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_history", b"author_history", "copy_paste_flooding", b"copy_paste_flooding", "known_bot", b"known_bot", "new_account", b"new_account", "post_frequency", b"post_frequency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CredibilityMultipliers: _TypeAlias = CredibilityMultipliers  # noqa: Y015
+
+@_typing.final
 class FilteredPost(_message.Message):
     """A post that passed the filter. Subject social.filtered.<SYM>."""
 
@@ -97,26 +135,91 @@ class FilteredPost(_message.Message):
     POST_FIELD_NUMBER: _builtins.int
     CREDIBILITY_SCORE_FIELD_NUMBER: _builtins.int
     FACTORS_FIELD_NUMBER: _builtins.int
+    MULTIPLIERS_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     credibility_score: _builtins.float
-    """0.0 to 1.0."""
+    """0.0 to 1.0: the sum of the factors times every multiplier."""
+    fingerprint: _builtins.int
+    """SimHash of the text, 0 where it has no words."""
     @_builtins.property
     def post(self) -> _social_sentiment_pb2.SocialPost: ...
     @_builtins.property
     def factors(self) -> Global___CredibilityFactors: ...
+    @_builtins.property
+    def multipliers(self) -> Global___CredibilityMultipliers:
+        """Absent in messages of versions before it."""
+
     def __init__(
         self,
         *,
         post: _social_sentiment_pb2.SocialPost | None = ...,
         credibility_score: _builtins.float = ...,
         factors: Global___CredibilityFactors | None = ...,
+        multipliers: Global___CredibilityMultipliers | None = ...,
+        fingerprint: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["factors", b"factors", "post", b"post"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["factors", b"factors", "multipliers", b"multipliers", "post", b"post"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credibility_score", b"credibility_score", "factors", b"factors", "post", b"post"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credibility_score", b"credibility_score", "factors", b"factors", "fingerprint", b"fingerprint", "multipliers", b"multipliers", "post", b"post"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FilteredPost: _TypeAlias = FilteredPost  # noqa: Y015
+
+@_typing.final
+class RejectedPost(_message.Message):
+    """What is kept of a post that the filter rejected: everything but its text. Subject social.rejected.<SYM>."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POST_ID_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    AUTHOR_ID_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_MS_FIELD_NUMBER: _builtins.int
+    CREDIBILITY_SCORE_FIELD_NUMBER: _builtins.int
+    FACTORS_FIELD_NUMBER: _builtins.int
+    MULTIPLIERS_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    post_id: _builtins.str
+    platform: _builtins.str
+    symbol: _builtins.str
+    author_id: _builtins.str
+    """Empty where the platform does not tell."""
+    timestamp_ms: _builtins.int
+    """When it was written, epoch milliseconds."""
+    credibility_score: _builtins.float
+    """0.0 to 1.0: the sum of the factors times every multiplier."""
+    fingerprint: _builtins.int
+    """SimHash of the text, 0 where it has no words."""
+    reason: _builtins.str
+    """The label of social_posts_filtered_total."""
+    @_builtins.property
+    def factors(self) -> Global___CredibilityFactors: ...
+    @_builtins.property
+    def multipliers(self) -> Global___CredibilityMultipliers: ...
+    def __init__(
+        self,
+        *,
+        post_id: _builtins.str = ...,
+        platform: _builtins.str = ...,
+        symbol: _builtins.str = ...,
+        author_id: _builtins.str = ...,
+        timestamp_ms: _builtins.int = ...,
+        credibility_score: _builtins.float = ...,
+        factors: Global___CredibilityFactors | None = ...,
+        multipliers: Global___CredibilityMultipliers | None = ...,
+        fingerprint: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["factors", b"factors", "multipliers", b"multipliers"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author_id", b"author_id", "credibility_score", b"credibility_score", "factors", b"factors", "fingerprint", b"fingerprint", "multipliers", b"multipliers", "platform", b"platform", "post_id", b"post_id", "reason", b"reason", "symbol", b"symbol", "timestamp_ms", b"timestamp_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectedPost: _TypeAlias = RejectedPost  # noqa: Y015
 
 @_typing.final
 class ViralSpike(_message.Message):

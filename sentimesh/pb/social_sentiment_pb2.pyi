@@ -115,7 +115,9 @@ class SocialPost(_message.Message):
     text: _builtins.str
     """What the author wrote, at most 1000 characters (Unicode code points)."""
     author_id: _builtins.str
-    """The platform's own id of the author; empty where there is none (broadcast channels)."""
+    """The platform's own id of the author; of a Telegram channel that writes itself its marked id, -100 before its
+    number. Empty where there is none.
+    """
     timestamp_ms: _builtins.int
     """When the post was written, by the platform's clock, epoch milliseconds."""
     source_url: _builtins.str

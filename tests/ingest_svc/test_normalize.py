@@ -228,7 +228,7 @@ def test_a_crosspost_repeats_its_parent() -> None:
 
 def test_a_telegram_message() -> None:
     post = read("telegram", CHANNEL_POST)
-    assert (post.post_id, post.text, post.author_id) == ("telegram:1234/77", "BTC above 120k", "")
+    assert (post.post_id, post.text, post.author_id) == ("telegram:1234/77", "BTC above 120k", "-1001234")
     assert post.engagement == SocialPost.EngagementMetrics(likes=7, reposts=4, replies=2, views=INT32_MAX)
     assert not post.HasField("author")
     assert post.source_url == "https://t.me/c/1234/77"

@@ -20,8 +20,7 @@ def read(payload: Fields, post: SocialPost) -> bool:
     post.post_id = f"telegram:{channel}/{message_id}"
     post.timestamp_ms = payload.time_ms("date")
     post.text = clean(payload.text("message"))
-    if sender := payload.object("from_id"):
-        post.author_id = sender.identifier("user_id", required=False)
+    post.author_id = _sender(payload, peer)
     post.engagement.views = payload.count("views")
     post.engagement.reposts = payload.count("forwards")
     if replies := payload.object("replies"):
@@ -35,3 +34,18 @@ def read(payload: Fields, post: SocialPost) -> bool:
     if peer.identifier("channel_id", required=False):
         post.source_url = f"https://t.me/c/{channel}/{message_id}"
     return False
+
+
+def _sender(payload: Fields, peer: Fields) -> str:
+    """Return who wrote a message, as Telethon's ``sender_id``: a broadcast channel writes its posts itself.
+
+    Channels have the marked id of the Bot API, -100 before their number, so that none is taken for a user.
+    """
+    sender = payload.object("from_id")
+    if sender is None and (payload.flag("post") or not payload.flag("out")):
+        sender = peer
+    if sender is None:
+        return ""
+    if channel := sender.identifier("channel_id", required=False):
+        return f"-100{channel}"
+    return sender.identifier("user_id", required=False)
