@@ -8,7 +8,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -16,36 +16,68 @@ from typing import Any, Literal
 import orjson
 
 from ingest_svc.sources.pacing import Pacer
+from ingest_svc.sources.simulator_bots import (
+    BOT_SHARE,
+    MINUTE_MS,
+    BotPost,
+    Bots,
+    Campaign,
+    Kind,
+    arrivals,
+    listed_bots,
+    persistent_bots,
+)
 from ingest_svc.sources.simulator_payloads import Payloads, Written
 from ingest_svc.sources.simulator_people import Author, Crowd
-from ingest_svc.sources.simulator_texts import CAMPAIGNS, PRICES, casual, expand, fill, vary
+from ingest_svc.sources.simulator_texts import PRICES, casual, expand
 from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.source import SourcePost
 from sentimesh.symbols import Asset, load_assets
 
+__all__ = [
+    "Campaign",
+    "Kind",
+    "SimulatedPost",
+    "SimulatorSource",
+    "Spike",
+    "listed_bots",
+    "persistent_bots",
+    "simulate",
+]
+
 Label = Literal["human", "spike", "campaign", "bot"]
 Turns = Iterator[tuple[float, Callable[[int], "SimulatedPost"]]]
 
-MINUTE_MS = 60_000
 # The first spike and campaign of a run without given ones, and how often they come again.
 FIRST_SPIKE_MS, FIRST_CAMPAIGN_MS, PERIOD_MS = 10 * MINUTE_MS, 5 * MINUTE_MS, 30 * MINUTE_MS
+# Slow campaigns begin as often as the quick ones, until this many go on at once, each for the same time.
+SLOW_CAMPAIGNS, SLOW_CAMPAIGN_MS, SLOW_ACCOUNTS = 16, 8 * 60 * MINUTE_MS, 60
 # A spike is seen (spike_min_mentions, 10 in 60 s) also where the symbol is hardly mentioned otherwise.
 MIN_SPIKE_POSTS_PER_MINUTE = 24.0
-BOT_SHARE = 0.05
-PLATFORM_SHARES = {"twitter": 0.55, "reddit": 0.17, "telegram": 0.12, "discord": 0.16}
+PLACE_SHARES = {"twitter": 0.55, "reddit": 0.17, "telegram": 0.06, "telegram_group": 0.06, "discord": 0.16}
 # Mood reverts to a symbol's own mean within about half an hour (Ornstein-Uhlenbeck process).
 MOOD_TIME_MS, MOOD_SPREAD = 1_800_000, 0.45
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedPost:
-    """A native payload and what it is; ``post_id`` and ``event_time_ms`` are those that ingest will find in it."""
+    """A native payload and what it is; ``post_id`` and ``event_time_ms`` are those that ingest will find in it.
+
+    ``kind`` says what sort of bot or campaign it is, empty for people:
+
+    - bots: ``throwaway`` (accounts of days that follow thousands; some write all the time, some once), ``flood``
+      (aged accounts, sold or stolen, that write every 20 to 60 seconds all of a sudden), ``shill_channel`` (a few
+      texts again and again, on Telegram and Discord), ``listed`` (:func:`listed_bots`), ``persistent``
+      (:func:`persistent_bots`: a few posts an hour, day after day, followed by nearly nobody);
+    - campaigns: ``young_campaign``, ``aged_campaign``, ``slow_campaign`` (:class:`Campaign`).
+    """
 
     platform: str
     payload: dict[str, Any]
     label: Label
     event_time_ms: int
     post_id: str
+    kind: Kind = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +92,6 @@ class Spike:
     duration_ms: int = 2 * MINUTE_MS
     factor: float = 12.0
     mood: float = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class Campaign:
-    """One text about one symbol from ``at_ms`` (epoch), posted by many accounts with small edits."""
-
-    symbol: str
-    at_ms: int
-    duration_ms: int = 4 * MINUTE_MS
-    accounts: int = 24
-    posts: int = 40
 
 
 def simulate(
@@ -101,7 +122,9 @@ class _Simulation:
         self._assets = {asset.symbol: asset for asset in load_assets(symbols)}
         weights = [1 / (rank + 1) ** 0.8 for rank in range(len(self._assets))]
         self._shares = {symbol: weight / sum(weights) for symbol, weight in zip(self._assets, weights, strict=True)}
-        self._crowd = Crowd(self._rng, start_ms)
+        people = posts_per_minute * (1 - BOT_SHARE)
+        self._crowd = Crowd(self._rng, start_ms, {place: people * share for place, share in PLACE_SHARES.items()})
+        self._bots = Bots(self._rng, self._crowd, start_ms, self._say)
         self._payloads = Payloads(self._rng, start_ms)
         self._moods = {symbol: self._rng.gauss(0.1, 0.3) for symbol in self._assets}
         self._means = dict(self._moods)
@@ -114,31 +137,25 @@ class _Simulation:
         self, duration_ms: int | None, spikes: Sequence[Spike] | None, campaigns: Sequence[Campaign] | None
     ) -> Iterator[SimulatedPost]:
         end_ms = math.inf if duration_ms is None else self._start_ms + duration_ms
-        streams = [self._chatter(), self._bots()]
+        streams = [self._chatter(), self._turns(self._bots.all(self._rate * BOT_SHARE))]
         streams += [self._all_spikes()] if spikes is None else [self._spike(spike) for spike in spikes]
-        streams += [self._all_campaigns()] if campaigns is None else [self._campaign(item) for item in campaigns]
+        if campaigns is None:
+            streams += [self._all_campaigns(), *(self._slow_campaigns(lane) for lane in range(SLOW_CAMPAIGNS))]
+        else:
+            streams += [self._campaign(item) for item in campaigns]
         # Each stream names the times of its posts; a post is made when its turn comes, so that it can refer to others.
         turns = heapq.merge(*streams, key=lambda turn: turn[0])
         for at_ms, write in itertools.takewhile(lambda turn: turn[0] < end_ms, turns):
             if at_ms >= self._start_ms:
                 yield write(int(at_ms))
 
-    def _arrivals(self, start_ms: float, per_minute: float, end_ms: float = math.inf) -> Iterator[float]:
-        """Yield the times of a Poisson process."""
-        rng = random.Random(self._rng.getrandbits(64))  # noqa: S311 (its own, so that streams do not disturb another)
-        at_ms = start_ms + rng.expovariate(per_minute) * MINUTE_MS
-        while at_ms < end_ms:
-            yield at_ms
-            at_ms += rng.expovariate(per_minute) * MINUTE_MS
-
     def _chatter(self) -> Turns:
-        return ((at_ms, self._write_human) for at_ms in self._arrivals(self._start_ms, self._rate * (1 - BOT_SHARE)))
+        times = arrivals(self._rng, self._start_ms, self._rate * (1 - BOT_SHARE))
+        return ((at_ms, self._write_human) for at_ms in times)
 
-    def _bots(self) -> Turns:
-        # Never more bots than keep each of them busy: a post in twenty seconds.
-        per_minute = self._rate * BOT_SHARE
-        bots = self._crowd.bots(max(1, min(40, round(per_minute / 3))))
-        return ((at_ms, partial(self._write_bot, bots)) for at_ms in self._arrivals(self._start_ms, per_minute))
+    def _turns(self, posts: Iterable[BotPost]) -> Turns:
+        for post in posts:
+            yield post.at_ms, partial(self._write_bot, post)
 
     def _all_spikes(self) -> Turns:
         for number in itertools.count():
@@ -147,23 +164,26 @@ class _Simulation:
 
     def _all_campaigns(self) -> Turns:
         for number in itertools.count():
-            symbol = self._pick_symbol()
-            yield from self._campaign(Campaign(symbol, self._start_ms + FIRST_CAMPAIGN_MS + number * PERIOD_MS))
+            at_ms = self._start_ms + FIRST_CAMPAIGN_MS + number * PERIOD_MS
+            kind: Kind = "aged_campaign" if number % 2 else "young_campaign"
+            yield from self._campaign(Campaign(self._pick_symbol(), at_ms, kind=kind))
+
+    def _slow_campaigns(self, lane: int) -> Turns:
+        for number in itertools.count():
+            at_ms = self._start_ms + FIRST_SPIKE_MS + lane * PERIOD_MS + number * SLOW_CAMPAIGN_MS
+            yield from self._campaign(
+                Campaign(self._pick_symbol(), at_ms, SLOW_CAMPAIGN_MS, SLOW_ACCOUNTS, kind="slow_campaign")
+            )
 
     def _spike(self, spike: Spike) -> Turns:
         symbol = self._tracked(spike.symbol)
         per_minute = max(spike.factor * self._rate * self._shares[symbol], MIN_SPIKE_POSTS_PER_MINUTE)
-        for at_ms in self._arrivals(spike.at_ms, per_minute, spike.at_ms + spike.duration_ms):
+        for at_ms in arrivals(self._rng, spike.at_ms, per_minute, spike.at_ms + spike.duration_ms):
             yield at_ms, partial(self._write_spike, symbol, spike.mood)
 
     def _campaign(self, campaign: Campaign) -> Turns:
-        symbol = self._tracked(campaign.symbol)
-        accounts = self._crowd.campaigners(campaign.accounts, campaign.at_ms)
-        text = fill(self._rng.choice(CAMPAIGNS), self._words(symbol))
-        times = sorted(self._rng.uniform(0, campaign.duration_ms) for _ in range(campaign.posts))
-        for number, offset in enumerate(times):
-            author = accounts[number % len(accounts)]
-            yield campaign.at_ms + offset, partial(self._write_copy, author, text)
+        text = expand(self._rng, "campaign", self._words(self._tracked(campaign.symbol)))
+        yield from self._turns(self._bots.campaign(campaign, text))
 
     def _tracked(self, text: str) -> str:
         symbol = load_assets([text])[0].symbol
@@ -173,6 +193,12 @@ class _Simulation:
 
     def _pick_symbol(self) -> str:
         return self._rng.choices(list(self._shares), list(self._shares.values()))[0]
+
+    def _pick_place(self) -> str:
+        return self._rng.choices(list(PLACE_SHARES), list(PLACE_SHARES.values()))[0]
+
+    def _say(self, slot: str) -> str:
+        return expand(self._rng, slot, self._words(self._pick_symbol()))
 
     def _words(self, symbol: str) -> dict[str, str]:
         """Return words for the caller's slots: a way to name the coin and numbers about it."""
@@ -201,48 +227,54 @@ class _Simulation:
 
     def _write_human(self, now_ms: int) -> SimulatedPost:
         rng = self._rng
-        platform = rng.choices(list(PLATFORM_SHARES), list(PLATFORM_SHARES.values()))[0]
-        author = self._crowd.pick(platform)
+        place = self._pick_place()
+        author = self._crowd.pick(place)
         symbol = self._pick_symbol()
         draw = rng.random()
         if draw < 0.06:
             text = casual(rng, expand(rng, "chatter", self._words(symbol)))
-        elif draw < 0.08 and platform == "twitter":
+        elif draw < 0.08 and place == "twitter":
             text = expand(rng, "foreign", self._words(symbol))
             return self._tweet(now_ms, author, text, "human", language="es")
-        elif draw < 0.09 and platform == "reddit":
+        elif draw < 0.09 and place == "reddit":
             return _post(self._payloads.reddit_comment(now_ms, author, "[removed]"), "human")
-        elif draw < 0.105 and platform != "twitter" and self._tweets:
+        elif draw < 0.105 and place != "twitter" and self._tweets:
             text = rng.choice(self._tweets).text
         else:
             text = self._opinion(symbol, self._mood(symbol, now_ms))
             if rng.random() < 0.08 and len(self._assets) > 1:
                 other = self._pick_symbol()
                 text += f" {rng.choice(('also in', 'same with', 'vs', 'and watching'))} ${other}"
-        return self._publish(now_ms, platform, author, text, "human")
+        return self._publish(now_ms, place, author, text, "human")
 
     def _write_spike(self, symbol: str, mood: float, now_ms: int) -> SimulatedPost:
-        platform = self._rng.choices(list(PLATFORM_SHARES), list(PLATFORM_SHARES.values()))[0]
-        author = self._crowd.pick(platform)
+        place = self._pick_place()
+        author = self._crowd.pick(place)
         if mood > 0 and self._rng.random() < 0.7:
             text = casual(self._rng, expand(self._rng, "spike", self._words(symbol)))
         else:
             text = self._opinion(symbol, mood)
-        return self._publish(now_ms, platform, author, text, "spike", original=True)
+        return self._publish(now_ms, place, author, text, "spike", original=True)
 
-    def _write_bot(self, bots: Sequence[Author], now_ms: int) -> SimulatedPost:
-        text = expand(self._rng, "bot", self._words(self._pick_symbol()))
-        return self._tweet(now_ms, self._rng.choice(bots), text, "bot")
-
-    def _write_copy(self, author: Author, text: str, now_ms: int) -> SimulatedPost:
-        return self._tweet(now_ms, author, vary(self._rng, text), "campaign")
+    def _write_bot(self, post: BotPost, now_ms: int) -> SimulatedPost:
+        label: Label = "campaign" if post.kind.endswith("campaign") else "bot"
+        match post.platform:
+            case "telegram":
+                written = self._payloads.telegram(now_ms, post.author, post.text)
+            case "discord":
+                written = self._payloads.discord(now_ms, post.author, post.text, None)
+            case "reddit":
+                written = self._payloads.reddit_comment(now_ms, post.author, post.text)
+            case _:
+                written = self._payloads.tweet(now_ms, post.author, post.text)
+        return _post(written, label, post.kind)
 
     def _publish(
-        self, now_ms: int, platform: str, author: Author, text: str, label: Label, *, original: bool = False
+        self, now_ms: int, place: str, author: Author, text: str, label: Label, *, original: bool = False
     ) -> SimulatedPost:
         rng = self._rng
         draw = rng.random()
-        match platform:
+        match place:
             case "twitter" if original or draw < 0.62 or not self._tweets:
                 return self._tweet(now_ms, author, text, label)
             case "twitter" if draw < 0.78:
@@ -259,6 +291,8 @@ class _Simulation:
                 return _post(self._payloads.reddit_post(now_ms, author, text, body), label)
             case "reddit":
                 return _post(self._payloads.reddit_comment(now_ms, author, text), label)
+            case "telegram_group":
+                return _post(self._payloads.telegram_group(now_ms, author, text), label)
             case "telegram":
                 return _post(self._payloads.telegram(now_ms, author, text), label)
         answered = rng.choice(self._messages) if self._messages and draw < 0.35 else None
@@ -268,8 +302,7 @@ class _Simulation:
 
     def _tweet(self, now_ms: int, author: Author, text: str, label: Label, *, language: str = "en") -> SimulatedPost:
         written = self._payloads.tweet(now_ms, author, text, language)
-        if label in ("human", "spike"):
-            self._tweets.append(written)
+        self._tweets.append(written)
         return _post(written, label)
 
     def _recent(self) -> Written:
@@ -293,8 +326,8 @@ def _money(value: float) -> str:
     return f"${value:.2f}" if value >= 1 else f"${value:.3g}"
 
 
-def _post(written: Written, label: Label) -> SimulatedPost:
-    return SimulatedPost(written.platform, written.payload, label, written.at_ms, written.post_id)
+def _post(written: Written, label: Label, kind: Kind = "") -> SimulatedPost:
+    return SimulatedPost(written.platform, written.payload, label, written.at_ms, written.post_id, kind)
 
 
 class SimulatorSource:

@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ingest_svc.sources.payloads.discord import EPOCH_MS as DISCORD_EPOCH_MS
-from ingest_svc.sources.simulator_people import Author
+from ingest_svc.sources.simulator_people import DAY_MS, Author
 
 # X's ids carry their time as Discord's do, from this epoch (its Snowflake announcement, 2010).
 TWITTER_EPOCH_MS = 1_288_834_974_657
 RETWEET_CHARACTERS = 140
 SUBREDDITS = ("CryptoCurrency", "Bitcoin", "ethtrader", "CryptoMarkets", "SatoshiStreetBets")
+# Channels are numbered from here, and these are the groups that everybody writes in.
+CHANNEL_ID = 1_000_000_000
+GROUP_IDS = (999_000_001, 999_000_002, 999_000_003)
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -38,7 +41,7 @@ class Payloads:
         self._rng = rng
         self._start_ms = start_ms
         self._made = 0
-        self._channel_ids: dict[int, int] = {}
+        self._message_ids: dict[int, int] = {}
 
     def tweet(
         self,
@@ -94,27 +97,32 @@ class Payloads:
 
     def telegram(self, now_ms: int, channel: Author, text: str) -> Written:
         """Return a message of a broadcast channel."""
-        second = now_ms // 1000
-        channel_id = 1_000_000_000 + channel.number
-        number = self._channel_ids[channel_id] = self._channel_ids.get(channel_id, 1000) + 1
         views = int(channel.followers * self._rng.uniform(0.05, 0.6))
+        seen = {"post": True, "views": views, "forwards": self._few(views / 200)}
+        return self._telegram(now_ms, CHANNEL_ID + channel.number, channel, text, seen)
+
+    def telegram_group(self, now_ms: int, author: Author, text: str) -> Written:
+        """Return a message of somebody in a group."""
+        group_id = self._rng.choice(GROUP_IDS)
+        sender = {"from_id": {"_": "PeerUser", "user_id": author.number}, "post": False}
+        return self._telegram(now_ms, group_id, author, text, sender)
+
+    def _telegram(self, now_ms: int, peer: int, author: Author, text: str, fields: dict[str, Any]) -> Written:
+        second = now_ms // 1000
+        number = self._message_ids[peer] = self._message_ids.get(peer, 1000) + 1
         payload = {
             "_": "Message",
             "id": number,
-            "peer_id": {"_": "PeerChannel", "channel_id": channel_id},
+            "peer_id": {"_": "PeerChannel", "channel_id": peer},
             "date": datetime.fromtimestamp(second, UTC).isoformat(),
             "message": text,
-            "post": True,
-            "views": views,
-            "forwards": self._few(views / 200),
-        }
-        native_id = f"{channel_id}/{number}"
-        return Written("telegram", payload, f"telegram:{native_id}", native_id, second * 1000, text, channel)
+        } | fields
+        native_id = f"{peer}/{number}"
+        return Written("telegram", payload, f"telegram:{native_id}", native_id, second * 1000, text, author)
 
     def discord(self, now_ms: int, author: Author, text: str, answered: Written | None) -> Written:
         """Return a Discord message, a reply to ``answered`` where given."""
         native_id = str(((now_ms - DISCORD_EPOCH_MS) << 22) | self._next() % 4096)
-        created_ms = max(author.created_ms, DISCORD_EPOCH_MS + author.number)
         likes = self._few(0.5)
         payload: dict[str, Any] = {
             "id": native_id,
@@ -124,7 +132,7 @@ class Payloads:
             "timestamp": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds"),
             "content": text,
             "author": {
-                "id": str(((created_ms - DISCORD_EPOCH_MS) << 22) | author.number % 4096),
+                "id": author_id("discord", author),
                 "username": author.name,
                 "bot": False,
             },
@@ -142,7 +150,7 @@ class Payloads:
             "id": native_id,
             "name": f"{kind}_{native_id}",
             "author": author.name,
-            "author_fullname": f"t2_{_base36(author.number)}",
+            "author_fullname": author_id("reddit", author),
             "created_utc": float(second),
             "subreddit": subreddit,
             "permalink": f"/r/{subreddit}/comments/{native_id}/",
@@ -177,6 +185,19 @@ class Payloads:
     def _next(self) -> int:
         self._made += 1
         return self._made
+
+
+def author_id(platform: str, author: Author) -> str:
+    """Return the id under which a platform's payload names an author; of Telegram, that of a channel."""
+    match platform:
+        case "reddit":
+            return f"t2_{_base36(author.number)}"
+        case "telegram":
+            return f"-100{CHANNEL_ID + author.number}"
+        case "discord":
+            created_ms = max(author.created_ms, DISCORD_EPOCH_MS + author.number % DAY_MS)
+            return str(((created_ms - DISCORD_EPOCH_MS) << 22) | author.number % (1 << 22))
+    return str(author.number)
 
 
 def _user(author: Author) -> dict[str, Any]:

@@ -63,6 +63,22 @@ PHRASES: Mapping[str, Sequence[str]] = {
         "{coin} signal: entry {price} target {level} {bot_action} {bot_link}",
         "{bot_claim} with {coin}, {bot_action} {bot_link}",
     ),
+    # One text a campaign; copies differ in the small edits of `vary`.
+    "campaign": (
+        "{coin} is the most undervalued project of this cycle and the team just announced something huge, load up "
+        "before everybody else finds out, target {level} this month",
+        "I turned a small account into a house with {coin} and now I share every trade for free, follow me and reply "
+        "YES, next entry is {price}",
+        "Massive airdrop for all {coin} holders is live today, connect your wallet at the official page and claim "
+        "your share before the pool is empty",
+        "Insiders are quietly buying {coin} ahead of the biggest listing of the year, do not be the one who hears "
+        "about it at {level}",
+    ),
+    # What channels repeat.
+    "shill": (
+        "{bot_call} {coin} {bot_claim}. entry {price} target {level}. {bot_action} {bot_link}",
+        "{coin} VIP group is open: {bot_claim}, {bot_claim}. {bot_action} {bot_link}",
+    ),
     "chatter": (
         "gm {people_here}, {smalltalk}",
         "{smalltalk}",
@@ -399,17 +415,6 @@ PHRASES: Mapping[str, Sequence[str]] = {
     "thanks": ("What would you do?", "Curious what you think.", "Not advice.", "Change my mind.", "Cheers!"),
 }
 
-# One text a campaign; copies differ in the small edits of `vary`.
-CAMPAIGNS = (
-    "{coin} is the most undervalued project of this cycle and the team just announced something huge, load up before "
-    "everybody else finds out, target {level} this month",
-    "I turned a small account into a house with {coin} and now I share every trade for free, follow me and reply YES, "
-    "next entry is {price}",
-    "Massive airdrop for all {coin} holders is live today, connect your wallet at the official page and claim your "
-    "share before the pool is empty",
-    "Insiders are quietly buying {coin} ahead of the biggest listing of the year, do not be the one who hears about it "
-    "at {level}",
-)
 # Where prices start, US dollars: of the right order, nothing more.
 PRICES: Mapping[str, float] = {
     "BTC": 96_000, "ETH": 3_300, "SOL": 230, "XRP": 1.4, "BNB": 640, "DOGE": 0.4, "ADA": 0.95, "TRX": 0.2, "LINK": 17.5,
@@ -431,11 +436,6 @@ def expand(rng: random.Random, slot: str, given: Mapping[str, str]) -> str:
     """Return a random phrase of a slot with every slot in it filled, those in ``given`` by the caller's words."""
     template = rng.choice(PHRASES[slot])
     return _SLOT.sub(lambda found: given.get(found[1]) or expand(rng, found[1], given), template)
-
-
-def fill(template: str, given: Mapping[str, str]) -> str:
-    """Return a template with its slots filled from ``given``."""
-    return _SLOT.sub(lambda found: given[found[1]], template)
 
 
 def vary(rng: random.Random, text: str) -> str:

@@ -1,27 +1,36 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from itertools import islice
+from itertools import islice, pairwise
 
 import orjson
 import pytest
 
 from ingest_svc.normalize import normalize
-from ingest_svc.sources.simulator import Campaign, SimulatedPost, SimulatorSource, Spike, simulate
+from ingest_svc.sources.simulator import (
+    Campaign,
+    SimulatedPost,
+    SimulatorSource,
+    Spike,
+    listed_bots,
+    persistent_bots,
+    simulate,
+)
 from ingest_svc.text import copy_hash
 from sentimesh.errors import InvalidSymbolError
 from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
+from sentimesh.settings import DEFAULT_SYMBOLS
 from sentimesh.symbols import TrackedExtractor, load_assets
 
 START_MS = 1_760_000_000_000
-MINUTE_MS = 60_000
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 SYMBOLS = ["BTC", "ETH", "SOL", "NEAR", "LINK", "ZZZ9"]
 
 
 def normalized(post: SimulatedPost) -> SocialPost:
     raw = RawPost(platform=post.platform, payload=orjson.dumps(post.payload))
-    return normalize(raw, START_MS + 100 * MINUTE_MS)[0]
+    return normalize(raw, START_MS + 10 * DAY_MS)[0]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +46,11 @@ def half_an_hour() -> list[SimulatedPost]:
             campaigns=[Campaign("ETH", START_MS + 5 * MINUTE_MS)],
         )
     )
+
+
+@pytest.fixture(scope="module")
+def six_hours() -> list[SimulatedPost]:
+    return list(simulate(3, START_MS, DEFAULT_SYMBOLS, posts_per_minute=120, duration_ms=6 * HOUR_MS))
 
 
 def test_the_same_seed_gives_the_same_posts_and_another_others() -> None:
@@ -80,18 +94,14 @@ def test_people_reply_repost_quote_and_hardly_repeat_themselves(half_an_hour: li
     assert len(texts) > 0.93 * texts.total()
 
 
-def test_activity_and_followers_are_heavy_tailed(half_an_hour: list[SimulatedPost]) -> None:
+def test_followers_are_heavy_tailed(half_an_hour: list[SimulatedPost]) -> None:
     followers: dict[str, int] = {}
-    activity: Counter[str] = Counter()
     for post in half_an_hour:
         if post.platform == "twitter" and post.label == "human":
             found = normalized(post)
             followers[found.author_id] = found.author.followers
-            activity[found.author_id] += 1
     ranked = sorted(followers.values())
     assert ranked[-1] > 20 * ranked[len(ranked) // 2]
-    busiest = sum(count for _, count in activity.most_common(len(activity) // 10))
-    assert busiest > 0.3 * activity.total()
 
 
 def test_nearly_all_that_people_say_about_coins_is_found(half_an_hour: list[SimulatedPost]) -> None:
@@ -129,16 +139,107 @@ def test_a_campaign_is_many_accounts_with_nearly_one_text(half_an_hour: list[Sim
     assert Counter(copy_hash(copy.text) for copy in copies).most_common(1)[0][1] >= 15
 
 
-def test_bots_are_new_follow_many_and_write_often(half_an_hour: list[SimulatedPost]) -> None:
-    times: defaultdict[str, list[int]] = defaultdict(list)
-    for post in half_an_hour:
-        if post.label == "bot":
+def by_account(posts: list[SimulatedPost], kind: str) -> dict[str, list[SocialPost]]:
+    """Return what each account of a kind of bot wrote."""
+    written: defaultdict[str, list[SocialPost]] = defaultdict(list)
+    for post in posts:
+        if post.kind == kind:
+            assert post.label in ("bot", "campaign")
             found = normalized(post)
-            assert found.timestamp_ms - found.author.account_created_ms < 26 * 86_400_000
-            assert found.author.followers <= 30 < 1500 <= found.author.following
-            times[found.author_id].append(found.timestamp_ms)
-    busiest = max(times.values(), key=len)
-    assert len(busiest) > 30
+            written[f"{found.platform}:{found.author_id}"].append(found)
+    return written
+
+
+def account_days(post: SocialPost) -> float:
+    """Return how old a post's account was, in days."""
+    return (post.timestamp_ms - post.author.account_created_ms) / DAY_MS
+
+
+def test_people_have_no_kind_and_bots_do(six_hours: list[SimulatedPost]) -> None:
+    kinds = Counter((post.label, post.kind) for post in six_hours)
+    assert set(kinds) == {
+        ("human", ""),
+        ("spike", ""),
+        *(("bot", kind) for kind in ("throwaway", "flood", "shill_channel", "listed", "persistent")),
+        *(("campaign", kind) for kind in ("young_campaign", "aged_campaign", "slow_campaign")),
+    }
+    assert min(kinds.values()) >= 30
+    bots = sum(count for (label, _), count in kinds.items() if label == "bot")
+    assert 0.045 < bots / (bots + kinds["human", ""]) < 0.055
+
+
+def test_throwaways_are_new_and_follow_many_and_some_hardly_write(six_hours: list[SimulatedPost]) -> None:
+    written = by_account(six_hours, "throwaway")
+    for posts in written.values():
+        author = posts[0].author
+        assert account_days(posts[-1]) < 26
+        assert author.followers <= 30 < 1500 <= author.following
+    assert sum(len(posts) <= 3 for posts in written.values()) > 100
+    assert max(map(len, written.values())) > 30
+
+
+def test_floods_come_from_aged_accounts_that_used_to_write_little(six_hours: list[SimulatedPost]) -> None:
+    written = by_account(six_hours, "flood")
+    assert len(written) > 5
+    for posts in written.values():
+        gaps = [(b.timestamp_ms - a.timestamp_ms) / 1000 for a, b in pairwise(posts)]
+        assert len(posts) >= 6
+        assert all(18 < gap < 62 for gap in gaps)
+        if posts[0].platform == "twitter":
+            assert account_days(posts[0]) > 365
+            hours = (posts[-1].timestamp_ms - posts[0].timestamp_ms) / 3_600_000
+            assert len(posts) / hours > 10 * posts[0].author.total_posts / account_days(posts[0]) / 24
+
+
+def test_channels_say_the_same_again_and_again(six_hours: list[SimulatedPost]) -> None:
+    written = by_account(six_hours, "shill_channel")
+    assert {account.partition(":")[0] for account in written} == {"telegram", "discord"}
+    for account, posts in written.items():
+        assert account.startswith(("telegram:-100", "discord:"))
+        assert len({post.text for post in posts}) <= 4 < 10 < len(posts)
+
+
+def test_listed_accounts_are_the_same_whatever_the_seed(six_hours: list[SimulatedPost]) -> None:
+    other = list(simulate(4, START_MS + 9 * DAY_MS, ["ETH"], posts_per_minute=300, duration_ms=HOUR_MS))
+    for posts in (six_hours, other):
+        written = by_account(posts, "listed")
+        assert len(written) > 10
+        assert set(written) <= set(listed_bots())
+        others = {(post.platform, normalized(post).author_id) for post in posts if post.kind != "listed"}
+        assert not {f"{platform}:{author}" for platform, author in others} & set(listed_bots())
+    assert len(set(listed_bots())) == len(listed_bots())
+
+
+def test_persistent_accounts_write_a_few_posts_every_hour(six_hours: list[SimulatedPost]) -> None:
+    written = by_account(six_hours, "persistent")
+    assert set(written) == set(persistent_bots(posts_per_minute=120))
+    for posts in written.values():
+        assert 2 <= len(posts) / 6 <= 8
+        assert posts[0].author.followers < 0.1 * posts[0].author.following
+        assert len({post.text for post in posts}) > 0.9 * len(posts)
+
+
+@pytest.mark.parametrize(("kind", "oldest", "youngest"), [("young_campaign", 121, 1), ("aged_campaign", 3501, 400)])
+def test_campaigns_have_young_accounts_or_aged_ones(
+    six_hours: list[SimulatedPost], kind: str, oldest: int, youngest: int
+) -> None:
+    written = by_account(six_hours, kind)
+    assert all(youngest <= account_days(posts[0]) <= oldest for posts in written.values())
+    assert len(written) == 24 * 6
+
+
+def test_a_slow_campaign_says_one_thing_for_hours_from_many_accounts() -> None:
+    campaign = Campaign("ETH", START_MS, 8 * HOUR_MS, accounts=60, kind="slow_campaign")
+    day = simulate(2, START_MS, ["ETH"], posts_per_minute=1, duration_ms=DAY_MS, spikes=(), campaigns=[campaign])
+    posts = [post for post in day if post.kind == "slow_campaign"]
+    gaps = [(b.event_time_ms - a.event_time_ms) / MINUTE_MS for a, b in pairwise(posts)]
+    assert all(19 < gap < 91 for gap in gaps)
+    assert 6 * HOUR_MS < posts[-1].event_time_ms - posts[0].event_time_ms < 8 * HOUR_MS
+    copies = [normalized(post) for post in posts]
+    assert len({copy.author_id for copy in copies}) == len(copies) >= 6
+    young = [account_days(copy) < 121 for copy in copies]
+    assert 0 < sum(young) < len(young)
+    assert len({copy_hash(copy.text) for copy in copies}) < len(copies)
 
 
 def test_without_given_ones_spikes_and_campaigns_come_again_for_ever() -> None:
