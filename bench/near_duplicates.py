@@ -76,7 +76,8 @@ async def answers(index: MemoryNearDuplicates | RedisNearDuplicates, posts: Sequ
     """Return the answers, asked in batches as the filter does."""
     found: list[str | None] = []
     for at in range(0, len(posts), BATCH):
-        found += await index.originals(posts[at : at + BATCH])
+        originals = await index.originals(posts[at : at + BATCH])
+        found += [original and original.post_id for original in originals]
     return found
 
 

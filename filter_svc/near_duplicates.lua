@@ -98,7 +98,7 @@ local function find(post)
         for i = 1, #posts, 3 do
           if posts[i] >= sequence then break end
           if posts[i + 2] ~= id and math.abs(time - posts[i + 1]) <= ttl then
-            sequence, found = posts[i], posts[i + 2]
+            sequence, found = posts[i], member .. posts[i + 2]
             break
           end
         end

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
@@ -57,10 +57,17 @@ class Seen:
     timestamp_ms: int
 
 
+class Original(NamedTuple):
+    """What a post is a copy of."""
+
+    post_id: str
+    fingerprint: int
+
+
 class NearDuplicates(Protocol):
     """Fingerprints of the last hour, by event time."""
 
-    async def originals(self, posts: Sequence[Seen]) -> list[str | None]:
+    async def originals(self, posts: Sequence[Seen]) -> list[Original | None]:
         """Return for each post the earliest other one that it is a copy of, or None, and remember the posts.
 
         Asking again gives the same answers. Raises StorageUnavailableError.
@@ -75,17 +82,18 @@ class MemoryNearDuplicates:
         """``max_distance`` in bits, 0 to 7."""
         self._index = NearDuplicateIndex(max_distance, ttl_ms)
 
-    async def originals(self, posts: Sequence[Seen]) -> list[str | None]:
+    async def originals(self, posts: Sequence[Seen]) -> list[Original | None]:
         """Return for each post the one that came first, or None, and remember the posts."""
         return self.originals_now(posts)
 
-    def originals_now(self, posts: Sequence[Seen]) -> list[str | None]:
+    def originals_now(self, posts: Sequence[Seen]) -> list[Original | None]:
         """Return the same without a coroutine."""
-        return self._index.check_and_insert(
+        found = self._index.check_and_insert(
             [post.post_id for post in posts],
             [post.fingerprint for post in posts],
             [post.timestamp_ms for post in posts],
         )
+        return [Original(*original) if original else None for original in found]
 
 
 class _Journal:
@@ -163,7 +171,7 @@ class RedisNearDuplicates:
         self._degraded = False
         self._next_probe = 0.0
 
-    async def originals(self, posts: Sequence[Seen]) -> list[str | None]:
+    async def originals(self, posts: Sequence[Seen]) -> list[Original | None]:
         """Return for each post the earliest other one that it is a copy of, or None, in one round trip.
 
         Raises StorageUnavailableError.
@@ -207,7 +215,7 @@ class RedisNearDuplicates:
         async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
             await self._client.ping()
 
-    async def _ask(self, packed: Sequence[bytes]) -> list[str | None]:
+    async def _ask(self, packed: Sequence[bytes]) -> list[Original | None]:
         """Write what Redis does not have, then this batch, and return its answers."""
         for _ in range(ROUNDS):
             batches = [(number, batch, 0) for number, batch in self._journal.after(self._written)]
@@ -218,14 +226,18 @@ class RedisNearDuplicates:
                     break
                 self._written = min(number, self._journal.last)
             else:
-                return [(answer.decode() if isinstance(answer, bytes) else answer) or None for answer in answers]
+                return [
+                    Original(answer[8:].decode(), int.from_bytes(answer[:8])) if answer else None for answer in answers
+                ]
         raise ConnectionError("it loses what was written a moment ago")
 
-    async def _run(self, number: int, packed: Sequence[bytes], asked: int) -> list[bytes | str]:
-        answers: list[bytes | str] = await self._script(
-            args=[self._written_key, number, asked, *self._settings, *packed]
-        )
+    async def _run(self, number: int, packed: Sequence[bytes], asked: int) -> list[bytes]:
+        answers: list[bytes] = await self._script(args=[self._written_key, number, asked, *self._settings, *packed])
         return answers
+
+
+def _original(answer: bytes) -> Original | None:
+    return Original(answer[8:].decode(), int.from_bytes(answer[:8])) if answer else None
 
 
 def _masks(blocks: int) -> Iterator[bytes]:

@@ -15,9 +15,9 @@ __all__ = [
 ]
 
 def simhash64(texts: Sequence[str]) -> list[int]:
-    """Return the 64-bit SimHash of each text (unsigned), after folding case, links, mentions and white space.
+    """Return the 64-bit SimHash of each text's words (unsigned): letters and digits, in compatibility form, lower case.
 
-    A text with nothing left to hash gets 0.
+    Links, mentions and the ``RT @name:`` in front do not count. A text with nothing left to hash gets 0.
     """
 
 @final
@@ -31,11 +31,11 @@ class NearDuplicateIndex:
     def __new__(cls, max_distance: int = 3, ttl_ms: int = 3_600_000) -> NearDuplicateIndex: ...
     def check_and_insert(
         self, ids: Sequence[str], fingerprints: Sequence[int], timestamps_ms: Sequence[int]
-    ) -> list[str | None]:
+    ) -> list[tuple[str, int] | None]:
         """Look up, then insert, each entry in order.
 
-        The answer is the id of the first-inserted live entry of another id within ``max_distance``, or None.
-        An id that is in the index already is compared only with entries inserted before it and is not
+        The answer is id and fingerprint of the first-inserted live entry of another id within ``max_distance``, or
+        None. An id that is in the index already is compared only with entries inserted before it and is not
         inserted again, so that asking twice gives the same answer twice. Entries older than ``ttl_ms``
         before the entry asked about do not match, and are evicted as the largest time seen moves on.
         Raises ValueError when the three sequences differ in length.

@@ -12,7 +12,14 @@ import redis.asyncio as redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filter_svc.near_duplicates import HELD_POSTS, MemoryNearDuplicates, NearDuplicates, RedisNearDuplicates, Seen
+from filter_svc.near_duplicates import (
+    HELD_POSTS,
+    MemoryNearDuplicates,
+    NearDuplicates,
+    Original,
+    RedisNearDuplicates,
+    Seen,
+)
 from sentimesh.embedded import EmbeddedServers
 from sentimesh.errors import StorageUnavailableError
 
@@ -45,6 +52,11 @@ def flipped(fingerprint: int, *bits: int) -> int:
     return fingerprint
 
 
+async def named(index: NearDuplicates, posts: Sequence[Seen]) -> list[str | None]:
+    """Return the ids of the originals."""
+    return [original and original.post_id for original in await index.originals(posts)]
+
+
 async def test_a_copy_names_the_first_of_its_kind(index: NearDuplicates) -> None:
     posts = [
         seen(1, "a"),
@@ -52,34 +64,36 @@ async def test_a_copy_names_the_first_of_its_kind(index: NearDuplicates) -> None
         seen(3, "c", flipped(FINGERPRINT, 5, 20, 40, 60)),
         seen(4, "d", ~FINGERPRINT & (1 << 64) - 1),
     ]
-    assert await index.originals(posts) == [None, "a", None, None]
-    assert await index.originals([seen(5, "e", after_ms=TTL)]) == ["a"]
+    assert await named(index, posts) == [None, "a", None, None]
+    assert await named(index, [seen(5, "e", after_ms=TTL)]) == ["a"]
+    assert await index.originals([seen(6, "f")]) == [Original("a", FINGERPRINT)]
+    assert await index.originals([seen(7, "g", flipped(FINGERPRINT, 1))]) == [Original("a", FINGERPRINT)]
     assert await index.originals([]) == []
 
 
 async def test_other_symbols_and_redeliveries_are_the_same_post(index: NearDuplicates) -> None:
     batch = [seen(1, "a"), seen(2, "a"), seen(3, "b"), seen(4, "a"), seen(5, "b")]
     answers = [None, None, "a", None, "a"]
-    assert await index.originals(batch) == answers
-    assert await index.originals(batch) == answers
-    assert [await index.originals([post]) for post in reversed(batch)] == [[answer] for answer in reversed(answers)]
+    assert await named(index, batch) == answers
+    assert await named(index, batch) == answers
+    assert [await named(index, [post]) for post in reversed(batch)] == [[answer] for answer in reversed(answers)]
 
 
 async def test_a_text_is_new_again_after_its_time(index: NearDuplicates) -> None:
-    assert await index.originals([seen(1, "a")]) == [None]
-    assert await index.originals([seen(2, "b", after_ms=TTL)]) == ["a"]
-    assert await index.originals([seen(3, "c", after_ms=TTL + 1)]) == ["b"]
-    assert await index.originals([seen(4, "d", after_ms=3 * TTL)]) == [None]
+    assert await named(index, [seen(1, "a")]) == [None]
+    assert await named(index, [seen(2, "b", after_ms=TTL)]) == ["a"]
+    assert await named(index, [seen(3, "c", after_ms=TTL + 1)]) == ["b"]
+    assert await named(index, [seen(4, "d", after_ms=3 * TTL)]) == [None]
 
 
 async def test_two_replicas_see_each_others_posts_and_so_does_one_that_starts(client: redis.Redis) -> None:
     one, two = RedisNearDuplicates(client, 3, TTL), RedisNearDuplicates(client, 3, TTL)
-    assert await one.originals([seen(1, "a")]) == [None]
-    assert await two.originals([seen(2, "b", flipped(FINGERPRINT, 9)), seen(3, "c", 0)]) == ["a", None]
-    assert await one.originals([seen(4, "d", 7)]) == ["c"]
+    assert await named(one, [seen(1, "a")]) == [None]
+    assert await named(two, [seen(2, "b", flipped(FINGERPRINT, 9)), seen(3, "c", 0)]) == ["a", None]
+    assert await named(one, [seen(4, "d", 7)]) == ["c"]
     started = RedisNearDuplicates(client, 3, TTL)
     # Delivered again after the one that had them died.
-    assert await started.originals([seen(1, "a"), seen(4, "d", 7), seen(5, "e")]) == [None, "c", "a"]
+    assert await named(started, [seen(1, "a"), seen(4, "d", 7), seen(5, "e")]) == [None, "c", "a"]
 
 
 class Scan:
@@ -126,29 +140,29 @@ async def test_equals_a_scan_in_order_and_however_posts_come_again(
         replicas = [RedisNearDuplicates(client, max_distance, TTL) for _ in range(2)]
         answers: list[str | None] = []
         for at in range(0, len(posts), 3):
-            answers += await chance.choice(replicas).originals(posts[at : at + 3])
+            answers += await named(chance.choice(replicas), posts[at : at + 3])
         assert answers == [Scan(max_distance, posts[: at + 1]).original(post) for at, post in enumerate(posts)]
         shuffled = chance.sample(posts, len(posts))
-        assert await chance.choice(replicas).originals(shuffled) == [answers[post.sequence - 1] for post in shuffled]
+        assert await named(chance.choice(replicas), shuffled) == [answers[post.sequence - 1] for post in shuffled]
 
         # What has been written does not depend on the order either.
         await client.flushdb()
         shuffled = chance.sample(posts, len(posts))
         for at in range(0, len(posts), 3):
-            await RedisNearDuplicates(client, max_distance, TTL).originals(shuffled[at : at + 3])
-        assert await RedisNearDuplicates(client, max_distance, TTL).originals(posts) == answers
+            await named(RedisNearDuplicates(client, max_distance, TTL), shuffled[at : at + 3])
+        assert await named(RedisNearDuplicates(client, max_distance, TTL), posts) == answers
 
 
 async def test_a_flood_of_one_text_is_held_in_a_few_entries(client: redis.Redis) -> None:
     index = RedisNearDuplicates(client, 3, TTL)
     flood = [seen(n, str(n), after_ms=n * 2) for n in range(1, 4_001)]
-    answers = [answer for at in range(0, len(flood), 500) for answer in await index.originals(flood[at : at + 500])]
+    answers = [answer for at in range(0, len(flood), 500) for answer in await named(index, flood[at : at + 500])]
     assert answers == [None] + ["1"] * 3_999
     assert await client.strlen(f"social:simhash:{FINGERPRINT:016x}") < 2 * (8_000 // CELL + 2) * 24
     # Found by what stands for the last of them, two for each cell.
-    [later] = await index.originals([seen(5_000, "later", after_ms=8_000 + TTL - CELL)])
+    [later] = await named(index, [seen(5_000, "later", after_ms=8_000 + TTL - CELL)])
     assert later is not None
-    assert await index.originals([seen(6_000, "new", after_ms=8_000 + 3 * TTL)]) == [None]
+    assert await named(index, [seen(6_000, "new", after_ms=8_000 + 3 * TTL)]) == [None]
 
 
 async def test_what_is_over_leaves_a_bucket_that_is_in_use(client: redis.Redis) -> None:
@@ -156,12 +170,12 @@ async def test_what_is_over_leaves_a_bucket_that_is_in_use(client: redis.Redis) 
     # Different in the upper half alone: all in the same two buckets of the lower half.
     posts = [seen(n, str(n), n << 32 | 0xBEEF, after_ms=n * TTL // 10) for n in range(1, 101)]
     for post in posts:
-        await index.originals([post])
+        await named(index, [post])
     assert await client.zcard("social:simhash:0:000000000000beef") <= 12 + 8
 
 
 async def test_redis_keys_are_named_and_end(redis_url: str, client: redis.Redis) -> None:
-    await RedisNearDuplicates(client, 3, TTL).originals([seen(1, "a"), seen(2, "b", flipped(FINGERPRINT, 0))])
+    await named(RedisNearDuplicates(client, 3, TTL), [seen(1, "a"), seen(2, "b", flipped(FINGERPRINT, 0))])
     async with redis.Redis.from_url(redis_url, decode_responses=True) as reader:
         keys = set(await reader.keys())
     [written] = {key for key in keys if "written" in str(key)}
@@ -179,26 +193,26 @@ async def test_redis_keys_are_named_and_end(redis_url: str, client: redis.Redis)
 
 async def test_what_redis_lost_is_written_again_before_it_answers(client: redis.Redis) -> None:
     index = RedisNearDuplicates(client, 3, TTL)
-    await index.originals([seen(1, "a")])
+    await named(index, [seen(1, "a")])
     await client.flushdb()
-    assert await index.originals([seen(2, "b"), seen(3, "c", 0)]) == ["a", None]
+    assert await named(index, [seen(2, "b"), seen(3, "c", 0)]) == ["a", None]
     state = {key: await client.dump(key) for key in await client.keys()}
-    await index.originals([seen(4, "d", 0xFFFF)])
+    await named(index, [seen(4, "d", 0xFFFF)])
     # As from a copy that is one batch behind.
     await client.flushdb()
     for key, value in state.items():
         assert value is not None
         await client.restore(key, 0, value)
-    assert await index.originals([seen(5, "e"), seen(6, "f", 0xFFFE), seen(7, "g", 1)]) == ["a", "d", "c"]
+    assert await named(index, [seen(5, "e"), seen(6, "f", 0xFFFE), seen(7, "g", 1)]) == ["a", "d", "c"]
 
 
 async def test_what_can_be_written_again_is_bounded(client: redis.Redis) -> None:
     index = RedisNearDuplicates(client, 3, TTL, held_posts=2)
     for number in (1, 2, 3):
-        await index.originals([seen(number, str(number), 0xFFFF << 20 * (number - 1))])
+        await named(index, [seen(number, str(number), 0xFFFF << 20 * (number - 1))])
     await client.flushdb()
     posts = [seen(number + 3, f"again {number}", 0xFFFF << 20 * (number - 1)) for number in (1, 2, 3)]
-    assert await index.originals(posts) == [None, "2", "3"]
+    assert await named(index, posts) == [None, "2", "3"]
     assert HELD_POSTS == 600_000
 
 
@@ -210,31 +224,31 @@ async def test_an_outage_is_waited_for_then_this_process_answers_and_later_catch
         url = server.redis_url
         client = redis.Redis.from_url(url, retry=None)
         index = RedisNearDuplicates(client, 3, TTL, on_degraded=degraded.append, clock=lambda: now[0])
-        assert await RedisNearDuplicates(client, 3, TTL).originals([seen(1, "theirs", 0)]) == [None]
-        assert await index.originals([seen(2, "ours"), seen(3, "b", 1)]) == [None, "theirs"]
+        assert await named(RedisNearDuplicates(client, 3, TTL), [seen(1, "theirs", 0)]) == [None]
+        assert await named(index, [seen(2, "ours"), seen(3, "b", 1)]) == [None, "theirs"]
     batch = [seen(4, "c"), seen(5, "d", 3), seen(6, "e", 0xFFFF)]
     for at in (100.0, 129.0):
         now[0] = at
         with pytest.raises(StorageUnavailableError, match="Redis does not answer"):
-            await index.originals(batch)
+            await named(index, batch)
     assert degraded == []
     now[0] = 130.0
     # "theirs" was never seen here; "b" was.
-    assert await index.originals(batch) == ["ours", "b", None]
+    assert await named(index, batch) == ["ours", "b", None]
     assert degraded == [3]
     now[0] = 131.0
-    assert await index.originals([seen(7, "f", 0xFFFE)]) == ["e"]
+    assert await named(index, [seen(7, "f", 0xFFFE)]) == ["e"]
     assert degraded == [3, 1]
 
     # It comes back with nothing, and is not asked before it is time.
     port = int(url.rpartition(":")[2].partition("/")[0])
     async with EmbeddedServers(folder / "second", nats=False, postgres=False, ports={"valkey": port}):
-        assert await index.originals([seen(8, "g", 0xFFFC)]) == ["e"]
+        assert await named(index, [seen(8, "g", 0xFFFC)]) == ["e"]
         assert degraded == [3, 1, 1]
         now[0] = 136.0
-        assert await index.originals([seen(9, "h", 0xFFFF)]) == ["e"]
+        assert await named(index, [seen(9, "h", 0xFFFF)]) == ["e"]
         other = RedisNearDuplicates(client, 3, TTL)
-        assert await other.originals([seen(10, "i"), seen(11, "j", 0xFFFF), seen(12, "k", 1)]) == ["ours", "e", "b"]
+        assert await named(other, [seen(10, "i"), seen(11, "j", 0xFFFF), seen(12, "k", 1)]) == ["ours", "e", "b"]
         assert degraded == [3, 1, 1]
         await client.aclose()
 
@@ -243,6 +257,6 @@ async def test_posts_come_in_any_order_from_two_replicas(client: redis.Redis) ->
     one, two = RedisNearDuplicates(client, 3, TTL), RedisNearDuplicates(client, 3, TTL)
     early, late = seen(1, "a"), seen(2, "b", after_ms=1)
     # Nobody knows of the earlier one yet.
-    assert await two.originals([late]) == [None]
-    assert await one.originals([early]) == [None]
-    assert await two.originals([late, replace(early, sequence=3)]) == ["a", None]
+    assert await named(two, [late]) == [None]
+    assert await named(one, [early]) == [None]
+    assert await named(two, [late, replace(early, sequence=3)]) == ["a", None]

@@ -16,7 +16,7 @@ class Scan:
     latest_ms: int = -(1 << 62)
     entries: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def check_and_insert(self, post_id: str, fingerprint: int, timestamp_ms: int) -> str | None:
+    def check_and_insert(self, post_id: str, fingerprint: int, timestamp_ms: int) -> tuple[str, int] | None:
         self.latest_ms = max(self.latest_ms, timestamp_ms)
         self.entries = [entry for entry in self.entries if entry[2] >= self.latest_ms - self.ttl_ms]
         found = None
@@ -27,7 +27,7 @@ class Scan:
                 break
             near = (other ^ fingerprint).bit_count() <= self.max_distance
             if found is None and near and other_ms >= timestamp_ms - self.ttl_ms:
-                found = other_id
+                found = other_id, other
         if not known and timestamp_ms >= self.latest_ms - self.ttl_ms:
             self.entries.append((post_id, fingerprint, timestamp_ms))
         return found
@@ -63,7 +63,7 @@ def test_equals_a_scan(max_distance: int, ttl_ms: int, batches: list[list[tuple[
 def test_the_original_is_named_and_asking_twice_gives_the_same() -> None:
     index = NearDuplicateIndex()
     first = index.check_and_insert(["a", "b", "c"], [0b0000, 0b0111, 0b1111], [0, 1, 2])
-    assert first == [None, "a", "b"]
+    assert first == [None, ("a", 0b0000), ("b", 0b0111)]
     assert index.check_and_insert(["a", "b", "c"], [0b0000, 0b0111, 0b1111], [0, 1, 2]) == first
     assert len(index) == 3
 

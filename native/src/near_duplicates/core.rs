@@ -78,10 +78,10 @@ impl Index {
         self.entries.is_empty()
     }
 
-    /// The id of the first-inserted live entry of another id within the distance; then inserts the entry.
+    /// Id and fingerprint of the first-inserted live entry of another id within the distance; then inserts the entry.
     ///
     /// An id that is in the index is compared with entries inserted before it only, and not inserted again.
-    pub fn check_and_insert(&mut self, id: &str, fingerprint: u64, timestamp_ms: i64) -> Option<Arc<str>> {
+    pub fn check_and_insert(&mut self, id: &str, fingerprint: u64, timestamp_ms: i64) -> Option<(Arc<str>, u64)> {
         self.latest_ms = self.latest_ms.max(timestamp_ms);
         self.evict();
         let known = self.numbers.get(id).copied();
@@ -92,7 +92,7 @@ impl Index {
         found
     }
 
-    fn find(&self, fingerprint: u64, timestamp_ms: i64, before: u64) -> Option<Arc<str>> {
+    fn find(&self, fingerprint: u64, timestamp_ms: i64, before: u64) -> Option<(Arc<str>, u64)> {
         let oldest_ms = timestamp_ms.saturating_sub(self.ttl_ms);
         let mut best: Option<(u64, &Entry)> = None;
         for block in &self.blocks {
@@ -108,7 +108,7 @@ impl Index {
                 .find(|(_, entry)| entry.timestamp_ms >= oldest_ms)
                 .or(best);
         }
-        best.map(|(_, entry)| Arc::clone(&entry.id))
+        best.map(|(_, entry)| (Arc::clone(&entry.id), entry.fingerprint))
     }
 
     fn insert(&mut self, id: &str, fingerprint: u64, timestamp_ms: i64) {
@@ -164,7 +164,7 @@ mod tests {
     fn check(index: &mut Index, id: &str, fingerprint: u64, timestamp_ms: i64) -> Option<String> {
         index
             .check_and_insert(id, fingerprint, timestamp_ms)
-            .map(|id| id.to_string())
+            .map(|(id, _)| id.to_string())
     }
 
     #[test]

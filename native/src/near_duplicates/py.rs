@@ -36,7 +36,7 @@ impl NearDuplicateIndex {
         ids: &Bound<'_, PyAny>,
         fingerprints: &Bound<'_, PyAny>,
         timestamps_ms: &Bound<'_, PyAny>,
-    ) -> PyResult<Vec<Option<String>>> {
+    ) -> PyResult<Vec<Option<(String, u64)>>> {
         let ids = extract_texts(ids, "ids")?;
         let fingerprints = extract_u64s(fingerprints, "fingerprints")?;
         let timestamps_ms = extract_i64s(timestamps_ms, "timestamps_ms")?;
@@ -55,7 +55,7 @@ impl NearDuplicateIndex {
                 .map(|((id, fingerprint), timestamp_ms)| {
                     index
                         .check_and_insert(id, fingerprint, timestamp_ms)
-                        .map(|found| found.to_string())
+                        .map(|(id, fingerprint)| (id.to_string(), fingerprint))
                 })
                 .collect()
         }))

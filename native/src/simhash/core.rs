@@ -1,86 +1,100 @@
-//! Text to fingerprint, in four steps:
+//! Text to fingerprint, in five steps:
 //!
-//! 1. lower case, character by character;
+//! 1. Unicode's compatibility form NFKC, then lower case, character by character;
 //! 2. leading `rt @name:` marks, links (`http://…`, `https://…`, `www.…` to the next white space) and `@names` dropped;
-//! 3. runs of white space folded to one space, none at the ends;
-//! 4. every run of four characters (the whole text, if it is shorter) hashed to 64 bits by FNV-1a over its UTF-8
-//!    bytes and MurmurHash3's finalizer; bit `i` of the fingerprint is set when more than half of the hashes have it.
+//! 3. runs of letters and digits kept, joined by single spaces;
+//! 4. every run of four characters (the whole text, if it is shorter) hashed to 64 bits, see [`hash`];
+//! 5. bit `i` of the fingerprint is set when more than half of the hashes have it.
+
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
 const GRAM: usize = 4;
 
-/// The fingerprint of a text; 0 when nothing is left to hash.
+/// The fingerprint of a text; 0 when no letter or digit is left to hash.
 pub fn fingerprint(text: &str) -> u64 {
-    let folded = fold(text);
-    if folded.is_empty() {
+    let mut votes = Votes::default();
+    let mut key = 0;
+    let mut length = 0;
+    words(&lower(text), |character| {
+        key = key << 16 ^ u64::from(character);
+        length += 1;
+        if length >= GRAM {
+            votes.add(hash(key));
+        }
+    });
+    if length == 0 {
         return 0;
     }
-    let mut votes = Votes::default();
-    let starts: Vec<usize> = folded.char_indices().map(|(at, _)| at).collect();
-    if starts.len() <= GRAM {
-        votes.add(hash(folded.as_bytes()));
-    } else {
-        for first in 0..=starts.len() - GRAM {
-            let end = starts.get(first + GRAM).copied().unwrap_or(folded.len());
-            votes.add(hash(&folded.as_bytes()[starts[first]..end]));
-        }
+    if length < GRAM {
+        votes.add(hash(key));
     }
     votes.majority()
 }
 
-/// Steps 1 to 3 of the module's description.
-pub fn fold(text: &str) -> String {
-    let lower: Vec<char> = text.chars().flat_map(char::to_lowercase).collect();
-    let mut out = String::with_capacity(text.len());
-    let mut at = skip_repost_marks(&lower);
-    let mut gap = false;
-    while at < lower.len() {
-        let character = lower[at];
-        let inside_word = at > 0 && is_word(lower[at - 1]);
-        if character.is_whitespace() {
+/// Step 1 of the module's description.
+fn lower(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    if is_nfkc_quick(text.chars()) == IsNormalized::Yes {
+        return text.chars().flat_map(char::to_lowercase).collect();
+    }
+    text.nfkc().flat_map(char::to_lowercase).collect()
+}
+
+/// Gives the characters that are left by steps 2 and 3, one after the other.
+fn words(lower: &str, mut give: impl FnMut(char)) {
+    let mut rest = without_repost_marks(lower);
+    let mut before = ' ';
+    let (mut gap, mut started) = (false, false);
+    while let Some(character) = rest.chars().next() {
+        let mut end = character.len_utf8();
+        if starts_link(rest, character, before) {
+            end = rest.find(char::is_whitespace).unwrap_or(rest.len());
             gap = true;
-            at += 1;
-        } else if starts_link(&lower[at..], inside_word) {
-            at += run(&lower[at..], |c| !c.is_whitespace());
-        } else if character == '@' && !inside_word && lower.get(at + 1).copied().is_some_and(is_name) {
-            at += 1 + run(&lower[at + 1..], is_name);
-        } else {
-            if gap && !out.is_empty() {
-                out.push(' ');
+        } else if character == '@' && !is_word(before) {
+            end += run(&rest[1..], is_name);
+            gap = true;
+        } else if character.is_alphanumeric() {
+            if gap && started {
+                give(' ');
             }
-            gap = false;
-            out.push(character);
-            at += 1;
+            give(character);
+            (gap, started) = (false, true);
+        } else {
+            gap = true;
         }
-    }
-    out
-}
-
-/// Length of the leading white space and `rt @name` or `rt @name:` marks.
-fn skip_repost_marks(lower: &[char]) -> usize {
-    let mut at = run(lower, char::is_whitespace);
-    loop {
-        let rest = &lower[at..];
-        if !rest.starts_with(&['r', 't']) {
-            return at;
-        }
-        let spaces = run(&rest[2..], char::is_whitespace);
-        let handle = 2 + spaces;
-        let name = match rest.get(handle) {
-            Some('@') => run(&rest[handle + 1..], is_name),
-            _ => 0,
-        };
-        if spaces == 0 || name == 0 {
-            return at;
-        }
-        let end = handle + 1 + name;
-        at += end + usize::from(rest.get(end) == Some(&':'));
-        at += run(&lower[at..], char::is_whitespace);
+        before = rest[..end].chars().next_back().unwrap_or(character);
+        rest = &rest[end..];
     }
 }
 
-fn starts_link(rest: &[char], inside_word: bool) -> bool {
-    let starts = |prefix: &str| prefix.chars().enumerate().all(|(i, c)| rest.get(i) == Some(&c));
-    starts("http://") || starts("https://") || (!inside_word && starts("www."))
+/// The text after white space and `rt @name` or `rt @name:` marks.
+fn without_repost_marks(lower: &str) -> &str {
+    let mut rest = lower.trim_start();
+    while let Some(after) = after_repost_mark(rest) {
+        rest = after.trim_start();
+    }
+    rest
+}
+
+fn after_repost_mark(text: &str) -> Option<&str> {
+    let handle = text.strip_prefix("rt")?;
+    let after = handle.trim_start().strip_prefix('@')?;
+    let name = run(after, is_name);
+    if !handle.starts_with(char::is_whitespace) || name == 0 {
+        return None;
+    }
+    let after = &after[name..];
+    Some(after.strip_prefix(':').unwrap_or(after))
+}
+
+fn starts_link(rest: &str, first: char, before: char) -> bool {
+    match first {
+        'h' => rest.starts_with("http://") || rest.starts_with("https://"),
+        'w' => rest.starts_with("www.") && !is_word(before),
+        _ => false,
+    }
 }
 
 fn is_word(character: char) -> bool {
@@ -91,49 +105,59 @@ fn is_name(character: char) -> bool {
     character.is_ascii_alphanumeric() || character == '_'
 }
 
-fn run(characters: &[char], wanted: impl Fn(char) -> bool) -> usize {
-    characters.iter().take_while(|&&c| wanted(c)).count()
+/// Length in bytes of the characters in front that are wanted.
+fn run(text: &str, wanted: impl Fn(char) -> bool) -> usize {
+    text.find(|character| !wanted(character)).unwrap_or(text.len())
 }
 
-fn hash(bytes: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for &byte in bytes {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+/// The hash of up to four characters: their code points, each 16 bits above the next one and combined by exclusive or,
+/// through MurmurHash3's finalizer.
+fn hash(key: u64) -> u64 {
+    let hash = (key ^ (key >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)
 }
 
-/// 64 counters, one a bit, kept as bit planes: plane `p` holds bit `p` of every counter, so that one hash is added
-/// to all of them by a ripple of carries (about two steps on average).
+/// How many hashes have each bit. Byte `b` of lane `l` counts bit `8 b + l`, for as long as a byte can count.
 #[derive(Default)]
 struct Votes {
-    planes: [u64; 32],
-    total: u64,
+    lanes: [u64; 8],
+    in_lanes: u8,
+    counts: [[u32; 8]; 8],
+    total: u32,
 }
 
 impl Votes {
     fn add(&mut self, hash: u64) {
-        let mut carry = hash;
-        for plane in &mut self.planes {
-            let next = *plane & carry;
-            *plane ^= carry;
-            carry = next;
-            if carry == 0 {
-                break;
-            }
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            *lane += hash >> at & 0x0101_0101_0101_0101;
         }
-        self.total += 1;
+        self.in_lanes += 1;
+        if self.in_lanes == u8::MAX {
+            self.empty_lanes();
+        }
     }
 
-    fn majority(&self) -> u64 {
-        (0..64)
-            .filter(|bit| {
-                let count: u64 = (0..32).map(|plane| (self.planes[plane] >> bit & 1) << plane).sum();
-                2 * count > self.total
-            })
-            .fold(0, |found, bit| found | 1 << bit)
+    fn empty_lanes(&mut self) {
+        for (counts, lane) in self.counts.iter_mut().zip(&mut self.lanes) {
+            for (count, votes) in counts.iter_mut().zip(lane.to_le_bytes()) {
+                *count += u32::from(votes);
+            }
+            *lane = 0;
+        }
+        self.total += u32::from(self.in_lanes);
+        self.in_lanes = 0;
+    }
+
+    fn majority(mut self) -> u64 {
+        self.empty_lanes();
+        let mut found = 0;
+        for (lane, counts) in self.counts.iter().enumerate() {
+            for (byte, count) in counts.iter().enumerate() {
+                found |= u64::from(2 * count > self.total) << (8 * byte + lane);
+            }
+        }
+        found
     }
 }
 
@@ -141,37 +165,53 @@ impl Votes {
 mod tests {
     use super::*;
 
+    fn fold(text: &str) -> String {
+        let mut out = String::new();
+        words(&lower(text), |character| out.push(character));
+        out
+    }
+
     #[test]
-    fn folds_case_links_mentions_and_white_space() {
+    fn only_words_are_left() {
         assert_eq!(
-            fold("  RT @whale_alert: RT @x BTC\n\n to the  MOON https://t.co/x @you!"),
-            "btc to the moon !"
+            fold("  RT @whale_alert: RT @x $BTC\n\n to the  MOON🚀🚀 https://t.co/x @you!"),
+            "btc to the moon"
         );
-        assert_eq!(fold("mail me@example.com"), "mail me@example.com");
+        assert_eq!(
+            fold("mail me@example.com, don’t_call"),
+            "mail me example com don t call"
+        );
         assert_eq!(fold("rt if you agree"), "rt if you agree");
         assert_eq!(fold("see www.example.com"), "see");
-        assert_eq!(fold("#btchttps://t.co/a"), "#btc");
+        assert_eq!(fold("#btchttps://t.co/a"), "btc");
+        assert_eq!(fold("Ｂｉｔｃｏｉｎ ① 𝗺𝗼𝗼𝗻… купи Это"), "bitcoin 1 moon купи это");
     }
 
     #[test]
     fn nothing_left_is_zero() {
         assert_eq!(fingerprint(""), 0);
-        assert_eq!(fingerprint(" @someone \u{3000} https://t.co/abc"), 0);
+        assert_eq!(fingerprint(" @someone \u{3000} https://t.co/abc 🚀!"), 0);
         assert_ne!(fingerprint("a"), 0);
     }
 
     #[test]
     fn one_gram_is_its_hash() {
-        assert_eq!(fingerprint("moon"), hash(b"moon"));
-        assert_eq!(fingerprint("Ab"), hash(b"ab"));
+        assert_eq!(fingerprint("moon"), hash(0x006d_006f_006f_006e));
+        assert_eq!(fingerprint("Ab"), hash(0x0061_0062));
+    }
+
+    #[test]
+    fn long_texts_are_counted_to_the_end() {
+        let text = format!("{}{}", "a".repeat(600), "b".repeat(900));
+        assert_eq!(fingerprint(&text), fingerprint("bbbb"));
     }
 
     #[test]
     fn similar_texts_are_near_and_others_far() {
         let text = "Bitcoin just broke out of the falling wedge, next stop is ten thousand dollars, do not miss it";
-        let copy = format!("RT @pump: {text}! https://t.co/xyz");
+        let copy = format!("RT @pump: {text} now! https://t.co/xyz");
         let other = "The weather in Lisbon has been lovely all week and the trams are full of tourists again";
-        assert!((fingerprint(text) ^ fingerprint(&copy)).count_ones() <= 6);
+        assert!((fingerprint(text) ^ fingerprint(&copy)).count_ones() <= 8);
         assert!((fingerprint(text) ^ fingerprint(other)).count_ones() > 12);
     }
 }
