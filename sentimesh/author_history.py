@@ -1,0 +1,341 @@
+"""What a week of posts says about their authors: who is a bot, and how credible the others have been.
+
+Pure: no clock, no storage. ``sentimesh/learning.py`` feeds it from the streams and keeps what it finds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sentimesh.pb.pipeline_pb2 import CredibilityFactors, CredibilityMultipliers, FilteredPost, RejectedPost
+
+DAY_MS = 86_400_000
+PERSISTENTLY_LOW = "persistently_low"
+FLOODING = "flooding"
+# What the column of the table takes.
+_AUTHOR = re.compile(r"(?=.{3,100}\Z)[a-z]{1,20}:[^\x00-\x1f\x7f]+")
+
+Integers = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+Numbers = npt.NDArray[np.floating]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRules:
+    """Thresholds; shares are 0.0 to 1.0. The settings ``spam_filter.author_history``."""
+
+    # Posts of so many days are looked at.
+    days: int = 7
+    # An account of whom nothing is heard for so long is nobody special any more.
+    forget_days: int = 30
+    # Least credibility that passes the filter.
+    min_credibility: float = 0.3
+    # Persistently low: so many posts on so many days (UTC), that share of them under min_credibility.
+    low_min_posts: int = 10
+    low_min_days: int = 2
+    low_share: float = 0.9
+    # Flooding: so many posts, that share of them the account's own words again or late copies.
+    flooding_min_posts: int = 10
+    flooding_share: float = 0.5
+    # Copies: a text of so many posts by so many accounts; its first ones are let off.
+    copies_min_posts: int = 10
+    copies_min_accounts: int = 2
+    copies_let_off: int = 3
+    # The population's mean counts as so many posts of each account.
+    prior_posts: float = 10.0
+    # From this learned credibility on the multiplier is 1.0; below it falls linearly to 0.0.
+    full_credibility: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an account did in the week; shares are of its posts, 0.0 to 1.0."""
+
+    posts: int
+    # Days (UTC) on which it posted.
+    days: int
+    # Of its posts, 0.0 to 1.0, as they would be without a list of bots and without history.
+    mean_credibility: float
+    # Of the accounts of its platform, each counted once.
+    population_credibility: float
+    # Under min_credibility.
+    low_share: float
+    # With the fingerprint of an earlier post of its own.
+    repeat_share: float
+    # Of a text that many posts of several accounts have, its first ones let off.
+    late_copy_share: float
+    # One of these two or both.
+    flooding_share: float
+    # Its most frequent fingerprint, 0 where no post has one, and how many of its posts have it.
+    fingerprint: int
+    fingerprint_posts: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorRecord:
+    """What is known of an account ``{platform}:{author_id}``; times are epoch milliseconds, 0 for never."""
+
+    author: str
+    # Learned, 0.0 to 1.0.
+    credibility: float
+    # What its posts' credibility is multiplied by, 0.0 to 1.0.
+    multiplier: float
+    is_known_bot: bool
+    # The rule that made it a bot, PERSISTENTLY_LOW or FLOODING; empty for others.
+    rule: str
+    # None where nothing was counted.
+    evidence: Evidence | None
+    last_seen_ms: int
+    learned_ms: int
+    # Since when it has been a known bot without a break.
+    bot_since_ms: int = 0
+    # When somebody said that it is no bot; posts until then no longer count.
+    cleared_ms: int = 0
+
+    @property
+    def platform(self) -> str:
+        """The part before the colon."""
+        return self.author.partition(":")[0]
+
+
+def rule_of(evidence: Evidence, rules: HistoryRules) -> str:
+    """Return the rule by which an account is a bot, empty when it is none."""
+    if evidence.posts >= rules.flooding_min_posts and evidence.flooding_share >= rules.flooding_share:
+        return FLOODING
+    if (
+        evidence.posts >= rules.low_min_posts
+        and evidence.days >= rules.low_min_days
+        and evidence.low_share >= rules.low_share
+    ):
+        return PERSISTENTLY_LOW
+    return ""
+
+
+def own_credibility(factors: CredibilityFactors, multipliers: CredibilityMultipliers | None) -> float:
+    """Return a post's credibility, 0.0 to 1.0, as it would be without known bots and without history."""
+    total = factors.account_age + factors.follower_ratio + factors.originality + factors.verification
+    if multipliers is not None:
+        total *= multipliers.copy_paste_flooding * multipliers.post_frequency * multipliers.new_account
+    return round(total, 4)
+
+
+class WeekOfAuthors:
+    """Collects posts in any order, 32 bytes each, and judges their authors.
+
+    A post counts once, whatever the number of its symbols and of its deliveries; where they differ the most credible
+    counts. Posts without an author, or of one whose name the table cannot hold, do not count.
+    """
+
+    def __init__(self, rules: HistoryRules | None = None) -> None:
+        self._rules = rules or HistoryRules()
+        self._numbers: dict[str, int] = {}
+        self._ids = array("Q")
+        self._authors = array("I")
+        self._fingerprints = array("Q")
+        self._times = array("q")
+        self._credibilities = array("f")
+
+    def __len__(self) -> int:
+        """Return how many messages were taken."""
+        return len(self._ids)
+
+    @property
+    def newest_ms(self) -> int:
+        """When the newest post was written, 0 without any."""
+        return max(self._times, default=0)
+
+    def add(self, message: FilteredPost | RejectedPost) -> None:
+        """Take what the filter said of a post."""
+        post = message.post if isinstance(message, FilteredPost) else message
+        author = f"{post.platform}:{post.author_id}"
+        number = self._numbers.get(author)
+        if number is None:
+            if not post.author_id or not _AUTHOR.fullmatch(author):
+                return
+            number = self._numbers[author] = len(self._numbers)
+        multipliers = message.multipliers if message.HasField("multipliers") else None
+        self._ids.append(int.from_bytes(hashlib.blake2b(post.post_id.encode(), digest_size=8).digest(), "little"))
+        self._authors.append(number)
+        self._fingerprints.append(message.fingerprint)
+        self._times.append(post.timestamp_ms)
+        self._credibilities.append(own_credibility(message.factors, multipliers))
+
+    def judge(self, now_ms: int, previous: Mapping[str, AuthorRecord] | None = None) -> list[AuthorRecord]:
+        """Return what is known of every account that posted in the days up to ``now_ms`` or is in ``previous``.
+
+        ``previous``: what was known before. An account there of which too few posts are known to judge it stays a bot.
+        One that was not seen in these days stays as it was, until it is forgotten and left out.
+        """
+        previous = previous or {}
+        # Copies: an array that is looked into cannot grow.
+        messages = _Columns(
+            ids=np.array(self._ids, np.uint64),
+            authors=np.array(self._authors, np.int64),
+            fingerprints=np.array(self._fingerprints, np.uint64),
+            times=np.array(self._times, np.int64),
+            credibilities=np.array(self._credibilities, np.float32),
+        )
+        accounts = _Accounts(list(self._numbers), messages, self._rules, now_ms, previous)
+        found = {record.author: record for record in accounts.records()}
+        forget_ms = now_ms - self._rules.forget_days * DAY_MS
+        silent = [
+            record
+            for record in previous.values()
+            if record.author not in found and max(record.last_seen_ms, record.cleared_ms) > forget_ms
+        ]
+        return [*found.values(), *silent]
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Posts, each a place in all of these."""
+
+    ids: Words
+    authors: Integers
+    fingerprints: Words
+    times: Integers
+    credibilities: Numbers
+
+    def take(self, places: Integers) -> _Columns:
+        """Return these posts, in this order."""
+        return _Columns(*(getattr(self, field.name)[places] for field in fields(self)))
+
+
+class _Accounts:
+    """The accounts that posted in the days up to ``now_ms``, and their posts, each once."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        messages: _Columns,
+        rules: HistoryRules,
+        now_ms: int,
+        previous: Mapping[str, AuthorRecord],
+    ) -> None:
+        self._names, self._rules, self._now_ms, self._previous = names, rules, now_ms, previous
+        inside = (messages.times > now_ms - rules.days * DAY_MS) & (messages.times <= now_ms)
+        posts = messages.take(np.flatnonzero(inside))
+        order = np.lexsort((-posts.credibilities, posts.ids))
+        posts = posts.take(order[_starts(posts.ids[order])])
+        late = _late_copies(posts, rules)
+        # A text keeps all its copies; an account that was cleared begins anew.
+        cleared = np.array([p.cleared_ms if (p := previous.get(name)) else 0 for name in names], np.int64)
+        counted = np.flatnonzero(posts.times > cleared[posts.authors])
+        self._posts, self._late = posts.take(counted), late[counted]
+
+    def records(self) -> list[AuthorRecord]:
+        """Return what is now known of each."""
+        last = np.zeros(len(self._names), np.int64)
+        np.maximum.at(last, self._posts.authors, self._posts.times)
+        return [self._record(self._names[number], found, int(last[number])) for number, found in self._evidence()]
+
+    def _record(self, name: str, evidence: Evidence, last_ms: int) -> AuthorRecord:
+        rules, before = self._rules, self._previous.get(name)
+        rule = rule_of(evidence, rules)
+        was_bot = before is not None and before.is_known_bot
+        if before is not None and was_bot and evidence.posts < min(rules.low_min_posts, rules.flooding_min_posts):
+            # Too little to take back what it is known for.
+            return replace(before, last_seen_ms=last_ms, learned_ms=self._now_ms)
+        total = evidence.mean_credibility * evidence.posts + evidence.population_credibility * rules.prior_posts
+        credibility = total / (evidence.posts + rules.prior_posts)
+        return AuthorRecord(
+            author=name,
+            credibility=credibility,
+            multiplier=min(1.0, credibility / rules.full_credibility),
+            is_known_bot=bool(rule),
+            rule=rule,
+            evidence=evidence,
+            last_seen_ms=last_ms,
+            learned_ms=self._now_ms,
+            bot_since_ms=(before.bot_since_ms if before is not None and was_bot else self._now_ms) if rule else 0,
+            cleared_ms=before.cleared_ms if before is not None else 0,
+        )
+
+    def _evidence(self) -> list[tuple[int, Evidence]]:
+        """Return number and evidence of each account that has posts."""
+        posts = self._count()
+        seen = np.flatnonzero(posts)
+        if not len(seen):
+            return []
+        means = np.bincount(self._posts.authors, self._posts.credibilities, len(posts))[seen] / posts[seen]
+        # As the posts' credibility is kept.
+        low = self._posts.credibilities < np.float32(self._rules.min_credibility)
+        repeats = _repeats(self._posts)
+        shares = [self._count(flags)[seen] / posts[seen] for flags in (low, repeats, self._late, repeats | self._late)]
+        fingerprints, most = self._most_frequent()
+        columns = [posts[seen], self._days()[seen], means, self._population(seen, means), *shares]
+        columns += [fingerprints[seen], most[seen]]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [(number, Evidence(*row)) for number, row in zip(seen.tolist(), rows, strict=True)]
+
+    def _count(self, flags: Flags | None = None) -> Integers:
+        authors = self._posts.authors if flags is None else self._posts.authors[flags]
+        return np.bincount(authors, minlength=len(self._names))
+
+    def _days(self) -> Integers:
+        order = np.lexsort((self._posts.times, self._posts.authors))
+        authors, days = self._posts.authors[order], self._posts.times[order] // DAY_MS
+        return np.bincount(authors[_starts(authors) | _starts(days)], minlength=len(self._names))
+
+    def _population(self, seen: Integers, means: Numbers) -> Numbers:
+        """Return for each account that was seen the mean of the accounts of its platform."""
+        platforms = [self._names[number].partition(":")[0] for number in seen]
+        known, of = np.unique(np.array(platforms), return_inverse=True)
+        averages: Numbers = np.bincount(of, means, len(known)) / np.bincount(of)
+        return averages.take(of)
+
+    def _most_frequent(self) -> tuple[Words, Integers]:
+        """Return each account's most frequent fingerprint, of equals the smallest, and how many posts have it."""
+        texts, counts = np.zeros(len(self._names), np.uint64), np.zeros(len(self._names), np.int64)
+        posts = self._posts.take(np.flatnonzero(self._posts.fingerprints))
+        order = np.lexsort((posts.fingerprints, posts.authors))
+        authors, fingerprints = posts.authors[order], posts.fingerprints[order]
+        starts = np.flatnonzero(_starts(authors) | _starts(fingerprints))
+        sizes = np.diff(np.append(starts, len(order)))
+        # What is written last stays: the largest group, of equals the first.
+        ranked = np.lexsort((-starts, sizes))
+        texts[authors[starts[ranked]]] = fingerprints[starts[ranked]]
+        counts[authors[starts[ranked]]] = sizes[ranked]
+        return texts, counts
+
+
+def _repeats(posts: _Columns) -> Flags:
+    """Say of each post whether an earlier one of its author has the same fingerprint."""
+    order = np.lexsort((posts.ids, posts.times, posts.fingerprints, posts.authors))
+    repeats = np.zeros(len(order), np.bool_)
+    repeats[order] = ~(_starts(posts.authors[order]) | _starts(posts.fingerprints[order]))
+    repeats[posts.fingerprints == 0] = False
+    return repeats
+
+
+def _late_copies(posts: _Columns, rules: HistoryRules) -> Flags:
+    """Say of each post whether many posts of several accounts have its text and it is none of the first of them."""
+    order = np.lexsort((posts.ids, posts.times, posts.fingerprints))
+    fingerprints = posts.fingerprints[order]
+    starts = np.flatnonzero(_starts(fingerprints))
+    late = np.zeros(len(order), np.bool_)
+    if not len(starts):
+        return late
+    sizes = np.diff(np.append(starts, len(order)))
+    by_author = np.lexsort((posts.authors, posts.fingerprints))
+    another = _starts(posts.fingerprints[by_author]) | _starts(posts.authors[by_author])
+    accounts = np.add.reduceat(another.astype(np.int64), starts)
+    many = (sizes >= rules.copies_min_posts) & (accounts >= rules.copies_min_accounts) & (fingerprints[starts] != 0)
+    place = np.arange(len(order)) - np.repeat(starts, sizes)
+    late[order] = np.repeat(many, sizes) & (place >= rules.copies_let_off)
+    return late
+
+
+def _starts(values: npt.NDArray[np.generic]) -> Flags:
+    """Say of each of sorted values whether it differs from the one before it."""
+    found = np.ones(len(values), np.bool_)
+    found[1:] = values[1:] != values[:-1]
+    return found
