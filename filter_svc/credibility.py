@@ -19,16 +19,27 @@ WEIGHT = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Credibility:
-    """Four factors, each 0.0 to 0.25, and the score, 0.0 to 1.0 in steps of 0.0001.
-
-    The score is their sum, rounded, or 0.0 for a known bot, whose factors stay what they are.
-    """
+    """Four factors, each 0.0 to 0.25."""
 
     account_age: float
     follower_ratio: float
     originality: float
     verification: float
-    score: float
+
+    @property
+    def total(self) -> float:
+        """The four together, 0.0 to 1.0."""
+        return self.account_age + self.follower_ratio + self.originality + self.verification
+
+    @property
+    def total_as_copy(self) -> float:
+        """The same, were the post a copy of another one."""
+        return self.account_age + self.follower_ratio + self.verification
+
+    @property
+    def score(self) -> float:
+        """The specification's credibility of an author who is no known bot, in steps of 0.0001."""
+        return round(self.total, 4)
 
     def factors(self) -> CredibilityFactors:
         """Return the factors as the message that travels with a filtered post."""
@@ -53,10 +64,8 @@ def followers_per_following(post: SocialPost) -> float | None:
     return max(0, author.followers) / author.following if author.following > 0 else None
 
 
-def compute_credibility(
-    post: SocialPost, *, is_duplicate: bool, is_known_bot: bool, min_account_age_days: float = 30.0
-) -> Credibility:
-    """Return the credibility of a post, exactly as the specification computes it.
+def compute_credibility(post: SocialPost, *, is_duplicate: bool, min_account_age_days: float = 30.0) -> Credibility:
+    """Return the credibility of a post, exactly as the specification computes it; that of a known bot is 0.0.
 
     The account's age is taken at ``post.timestamp_ms``, so that a replay gives the same score whenever it
     runs. An age that the platform does not tell counts half, as an unknown ratio does; by the specification's
@@ -65,9 +74,9 @@ def compute_credibility(
     days, followers = account_age_days(post), followers_per_following(post)
     age = UNKNOWN if days is None else min(max(0.0, (days - min_account_age_days) / RAMP_DAYS), 1.0)
     ratio = UNKNOWN if followers is None else min(followers / FULL_RATIO, 1.0)
-    account_age = WEIGHT * age
-    follower_ratio = WEIGHT * ratio
-    originality = 0.0 if is_duplicate else WEIGHT
-    verification = WEIGHT * (1.0 if post.author.verified else 0.5)
-    total = account_age + follower_ratio + originality + verification
-    return Credibility(account_age, follower_ratio, originality, verification, 0.0 if is_known_bot else round(total, 4))
+    return Credibility(
+        account_age=WEIGHT * age,
+        follower_ratio=WEIGHT * ratio,
+        originality=0.0 if is_duplicate else WEIGHT,
+        verification=WEIGHT * (1.0 if post.author.verified else 0.5),
+    )

@@ -8,6 +8,7 @@ from typing import Protocol
 import redis.asyncio
 import redis.exceptions
 
+from filter_svc.outage import Outage
 from sentimesh.errors import StorageUnavailableError
 
 # The specification's key, section "Redis Key Structure".
@@ -46,11 +47,16 @@ class MemoryKnownBots:
 
 
 class RedisKnownBots:
-    """The Redis set that all filter replicas share; one round trip a call and nothing remembered in between."""
+    """The Redis set that all filter replicas share; one round trip a call.
 
-    def __init__(self, client: redis.asyncio.Redis, key: str = KNOWN_BOTS_KEY) -> None:
+    While Redis is away, and once that has been waited for, the bots are those that this process has met.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, outage: Outage | None = None, key: str = KNOWN_BOTS_KEY) -> None:
         self._client = client
+        self._outage = outage or Outage()
         self._key = key
+        self._met: set[str] = set()
 
     async def contains(self, authors: Sequence[str]) -> list[bool]:
         """Say of each author whether it is in the set.
@@ -60,12 +66,18 @@ class RedisKnownBots:
         asked = sorted({member for author in authors for member in members(author)})
         if not asked:
             return [False] * len(authors)
-        try:
-            answers = await self._client.smismember(self._key, asked)
-        except redis.exceptions.RedisError as error:
-            raise StorageUnavailableError(
-                f"Redis cannot say who is a known bot (set {self._key}): {error}; "
-                "check that it runs at storage.redis.url and that the key is a set"
-            ) from error
-        bots = {member for member, is_bot in zip(asked, answers, strict=True) if is_bot}
+
+        async def ask() -> set[str]:
+            try:
+                answers = await self._client.smismember(self._key, asked)
+            except redis.exceptions.ResponseError as error:
+                raise StorageUnavailableError(
+                    f"Redis cannot say who is a known bot (set {self._key}): {error}; check that the key is a set"
+                ) from error
+            bots = {member for member, is_bot in zip(asked, answers, strict=True) if is_bot}
+            self._met -= set(asked) - bots
+            self._met |= bots
+            return bots
+
+        bots = await self._outage.ask("known_bots", ask, lambda: self._met)
         return [not bots.isdisjoint(members(author)) for author in authors]

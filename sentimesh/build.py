@@ -13,9 +13,13 @@ from google.protobuf.message import Message
 from prometheus_client import Histogram
 
 from aggregator_svc.service import AggregatorOptions, AggregatorStage, Sink
+from filter_svc.author_history import RedisAuthorHistory
 from filter_svc.known_bots import RedisKnownBots
+from filter_svc.multipliers import MultiplierOptions
 from filter_svc.near_duplicates import RedisNearDuplicates
+from filter_svc.outage import Outage
 from filter_svc.service import FilterStage
+from filter_svc.sightings import RedisSightings
 from gateway_svc.history import SentimentHistory
 from gateway_svc.reader import SentimentReader
 from gateway_svc.service import SentimentGateway
@@ -28,7 +32,7 @@ from sentimesh.bus import AGGREGATES, LIVE_SUBJECT, VIRAL_ALERTS, Bus, Topic
 from sentimesh.errors import StorageUnavailableError
 from sentimesh.pb.pipeline_pb2 import ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
-from sentimesh.settings import Model, Settings
+from sentimesh.settings import Model, Settings, SpamFilter
 from sentimesh.storage.cache import SentimentCache
 from sentimesh.storage.postgres import AggregateStore
 from sentimesh.storage.writers import LiveSink, WriterStage, spike_key, window_key
@@ -64,16 +68,35 @@ def ingest(settings: Settings, client: redis.asyncio.Redis) -> IngestStage:
 
 
 def filtering(settings: Settings, metrics: Metrics, client: redis.asyncio.Redis) -> FilterStage:
-    """Return the filter stage; known bots and near-duplicates are shared through Redis."""
+    """Return the filter stage; all that it has seen and knows of authors is shared through Redis."""
     options = settings.spam_filter
     threshold, ttl_ms = options.simhash_threshold, int(options.simhash_ttl_hours * HOUR_MS)
+    copies_ms = options.flooding.remember_hours * HOUR_MS
+    outage = Outage(on_degraded=lambda what: metrics.filter_degraded.labels(what).inc())
     return FilterStage(
-        RedisKnownBots(client),
+        RedisKnownBots(client, outage),
         RedisNearDuplicates(client, threshold, ttl_ms, on_degraded=metrics.near_duplicates_degraded.inc),
-        min_account_age_days=options.min_account_age_days,
+        RedisSightings(client, outage, copies_ms),
+        RedisAuthorHistory(client, outage),
+        options=multiplier_options(options),
         min_credibility=options.min_credibility_threshold,
         simhash_threshold=threshold,
         simhash_ttl_ms=ttl_ms,
+        copies_ms=copies_ms,
+    )
+
+
+def multiplier_options(options: SpamFilter) -> MultiplierOptions:
+    """Return the thresholds of the filter's multipliers."""
+    return MultiplierOptions(
+        flooding_copies=options.flooding.copies,
+        short_text_copies=options.flooding.short_text_copies,
+        short_text=options.flooding.short_text_characters,
+        frequency_floor=options.post_frequency.floor,
+        lifetime_factor=options.post_frequency.lifetime_factor,
+        population_factor=options.post_frequency.population_factor,
+        min_account_age_days=options.min_account_age_days,
+        new_account_penalty=options.new_account_penalty,
     )
 
 

@@ -162,6 +162,26 @@ class Model(Section):
     score_cache_entries: Positive = 50_000
 
 
+class Flooding(Section):
+    """Copies of one text: from so many earlier ones a post shares the weight of one voice with them."""
+
+    # How long a text is remembered, as a fingerprint: about 200 bytes of Redis for each.
+    remember_hours: Annotated[int, Field(ge=1, le=168), _Number] = 24
+    copies: Positive = 3
+    # Texts under so many characters, links and punctuation aside, are alike by chance.
+    short_text_copies: Positive = 10
+    short_text_characters: Annotated[int, Field(ge=0), _Number] = 20
+
+
+class PostFrequency(Section):
+    """Posts of an account in an hour: never too many up to the floor, else up to what is usual."""
+
+    floor: Annotated[float, Field(ge=1), _Number] = 10
+    # Times the account's own mean over its lifetime; times the mean of all accounts that wrote in the hour before.
+    lifetime_factor: Annotated[float, Field(gt=0), _Number] = 3
+    population_factor: Annotated[float, Field(gt=0), _Number] = 8
+
+
 class SpamFilter(Section):
     """Credibility."""
 
@@ -172,6 +192,10 @@ class SpamFilter(Section):
     known_bot_sources: list[Annotated[str, AfterValidator(list_source), _Shown]] = []
     simhash_threshold: Annotated[int, Field(ge=0, le=7), _Number] = 3
     simhash_ttl_hours: Annotated[float, Field(gt=0), _Number] = 1
+    flooding: Flooding = Flooding()
+    post_frequency: PostFrequency = PostFrequency()
+    # How much of its credibility an account under min_account_age_days loses, were it of today and followed by nobody.
+    new_account_penalty: Share = 0.7
 
 
 class Aggregation(Section):

@@ -60,6 +60,9 @@ class Metrics:
         self.near_duplicates_degraded = counter(
             "social_near_duplicates_degraded", "Posts compared with this process's own alone, Redis being away"
         )
+        self.filter_degraded = counter(
+            "social_filter_degraded", "Batches judged without what Redis knows, Redis being away", "signal"
+        )
         self.inference_latency = histogram(
             "social_finbert_inference_latency_ms", "Per-batch inference time", LATENCY_BUCKETS_MS
         )

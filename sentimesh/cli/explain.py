@@ -23,6 +23,7 @@ from filter_svc.known_bots import MemoryKnownBots
 from filter_svc.service import FilterStage
 from ingest_svc.claims import MemoryClaims
 from ingest_svc.service import IngestStage
+from sentimesh.build import multiplier_options
 from sentimesh.cli.gateway import TIMEOUT_SECONDS, show, to_json
 from sentimesh.errors import MalformedMessageError, SentimeshError
 from sentimesh.pb.pipeline_pb2 import (
@@ -72,7 +73,7 @@ def explain(
     """Show factor by factor how credible posts are.
 
     Without --address there are no known bots, and the posts given are compared with one another. A running filter
-    knows the bots and compares a post that it is asked about with none.
+    knows the bots and how often it has seen the words and the author; it compares a post with none for near-duplicates.
     """
     if [file, jsonl, post_json].count(None) != 2 or (file is None) != (platform is None):
         raise typer.BadParameter("give one of FILE with --platform, --jsonl, --post-json")
@@ -116,10 +117,11 @@ async def _local(settings: Settings) -> AsyncIterator[Explain]:
     options = settings.spam_filter
     yield FilterStage(
         MemoryKnownBots(),
-        min_account_age_days=options.min_account_age_days,
+        options=multiplier_options(options),
         min_credibility=options.min_credibility_threshold,
         simhash_threshold=options.simhash_threshold,
         simhash_ttl_ms=int(options.simhash_ttl_hours * HOUR_MS),
+        copies_ms=options.flooding.remember_hours * HOUR_MS,
     ).explain
 
 
@@ -233,9 +235,10 @@ def table(explained: ExplainCredibilityResponse) -> Table:
     shown.title_justify = "left"
     for factor in explained.factors:
         shown.add_row(factor.name, f"{factor.value:.4f}", Text(factor.input, "yellow" if factor.unknown else ""))
-    shown.add_row("sum", f"{explained.sum:.4f}", f"{explained.credibility_score_as_copy:.4f} as a copy of another post")
-    if explained.known_bot:
-        shown.add_row("known bot", "0.0000", "the author is in the set of known bots")
+    shown.add_row("sum", f"{explained.sum:.4f}", "")
+    for multiplier in explained.multipliers:
+        takes = multiplier.value < 1.0
+        shown.add_row(multiplier.name, f"x {multiplier.value:.4f}", Text(multiplier.input, "red" if takes else ""))
     least = f"{explained.min_credibility:g}"
     verdict = (
         Text(f"passes: at least {least}", "green")
@@ -243,6 +246,8 @@ def table(explained: ExplainCredibilityResponse) -> Table:
         else Text(f"dropped: {explained.drop_reason} (least that passes: {least})", "red")
     )
     shown.add_row("credibility", f"{explained.credibility_score:.4f}", verdict)
+    if not explained.near_duplicate:
+        shown.add_row("as a copy", f"{explained.credibility_score_as_copy:.4f}", "were it a copy of another post")
     return shown
 
 

@@ -561,6 +561,7 @@ class ExplainCredibilityResponse(_message.Message):
     MIN_CREDIBILITY_FIELD_NUMBER: _builtins.int
     PASSES_FIELD_NUMBER: _builtins.int
     DROP_REASON_FIELD_NUMBER: _builtins.int
+    MULTIPLIERS_FIELD_NUMBER: _builtins.int
     post_id: _builtins.str
     symbol: _builtins.str
     near_duplicate: _builtins.bool
@@ -572,7 +573,7 @@ class ExplainCredibilityResponse(_message.Message):
     sum: _builtins.float
     """The four factors together, 0.0 to 1.0."""
     credibility_score: _builtins.float
-    """The sum, rounded to four digits; 0.0 for a known bot."""
+    """The sum times every multiplier, rounded to four digits."""
     credibility_score_as_copy: _builtins.float
     """What credibility_score is if the post is a copy of another one."""
     min_credibility: _builtins.float
@@ -584,6 +585,10 @@ class ExplainCredibilityResponse(_message.Message):
     @_builtins.property
     def factors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedFactor]:
         """The four factors, in the order of CredibilityFactors."""
+
+    @_builtins.property
+    def multipliers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedMultiplier]:
+        """What the sum is multiplied by, in the order of CredibilityMultipliers."""
 
     def __init__(
         self,
@@ -599,14 +604,45 @@ class ExplainCredibilityResponse(_message.Message):
         min_credibility: _builtins.float = ...,
         passes: _builtins.bool = ...,
         drop_reason: _builtins.str = ...,
+        multipliers: _abc.Iterable[Global___ExplainedMultiplier] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credibility_score", b"credibility_score", "credibility_score_as_copy", b"credibility_score_as_copy", "drop_reason", b"drop_reason", "factors", b"factors", "known_bot", b"known_bot", "min_credibility", b"min_credibility", "near_duplicate", b"near_duplicate", "passes", b"passes", "post_id", b"post_id", "sum", b"sum", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credibility_score", b"credibility_score", "credibility_score_as_copy", b"credibility_score_as_copy", "drop_reason", b"drop_reason", "factors", b"factors", "known_bot", b"known_bot", "min_credibility", b"min_credibility", "multipliers", b"multipliers", "near_duplicate", b"near_duplicate", "passes", b"passes", "post_id", b"post_id", "sum", b"sum", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainCredibilityResponse: _TypeAlias = ExplainCredibilityResponse  # noqa: Y015
+
+@_typing.final
+class ExplainedMultiplier(_message.Message):
+    """One multiplier of a post's credibility and what it was made of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """copy_paste_flooding, post_frequency, new_account, known_bot or author_history."""
+    value: _builtins.float
+    """0.0 to 1.0; 1.0 changes nothing."""
+    input: _builtins.str
+    """In words, for example "7 posts of these words by 5 authors before it"."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+        input: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedMultiplier: _TypeAlias = ExplainedMultiplier  # noqa: Y015
 
 @_typing.final
 class ExplainedFactor(_message.Message):

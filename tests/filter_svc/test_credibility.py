@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filter_svc.credibility import compute_credibility
+from filter_svc.judgement import Judgement
+from filter_svc.multipliers import Multipliers
 from ingest_svc.normalize import normalize
 from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
@@ -92,11 +94,10 @@ def test_the_score_is_the_specifications(
             followers=followers, following=following, account_created_ms=created_ms, verified=verified
         ),
     )
-    credibility = compute_credibility(
-        post, is_duplicate=is_duplicate, is_known_bot=is_known_bot, min_account_age_days=min_age
-    )
+    credibility = compute_credibility(post, is_duplicate=is_duplicate, min_account_age_days=min_age)
     specified = SpecifiedFilter(min_age, is_duplicate=is_duplicate, is_known_bot=is_known_bot)
-    assert credibility.score == specified.compute_credibility(post)
+    multipliers = Multipliers(known_bot=0.0 if is_known_bot else 1.0)
+    assert Judgement(credibility, multipliers, 1).score == specified.compute_credibility(post)
     factors = (
         credibility.account_age,
         credibility.follower_ratio,
@@ -104,7 +105,7 @@ def test_the_score_is_the_specifications(
         credibility.verification,
     )
     assert all(0.0 <= factor <= 0.25 for factor in factors)
-    assert is_known_bot or credibility.score == round(sum(factors), 4)
+    assert credibility.score == round(sum(factors), 4)
 
 
 @given(
@@ -121,9 +122,7 @@ def test_an_unknown_age_is_that_of_half_the_way_and_changes_nothing_else(
     unknown = SocialPost(timestamp_ms=NOW_MS, author=author)
     halfway = SocialPost(timestamp_ms=NOW_MS, author=author)
     halfway.author.account_created_ms = NOW_MS - round((min_age + 335 / 2) * DAY_MS)
-    credibility = compute_credibility(
-        unknown, is_duplicate=is_duplicate, is_known_bot=False, min_account_age_days=min_age
-    )
+    credibility = compute_credibility(unknown, is_duplicate=is_duplicate, min_account_age_days=min_age)
     specified = SpecifiedFilter(min_age, is_duplicate=is_duplicate, is_known_bot=False)
     assert credibility.account_age == 0.125
     # To the millisecond that an age is rounded to, and the fourth digit of the score.
@@ -134,13 +133,13 @@ def test_an_unknown_age_is_that_of_half_the_way_and_changes_nothing_else(
     ("age_days", "factor"), [(-5, 0.0), (0, 0.0), (30, 0.0), (197.5, 0.125), (365, 0.25), (4000, 0.25)]
 )
 def test_age_counts_from_30_to_365_days(age_days: float, factor: float) -> None:
-    credibility = compute_credibility(make_post(age_days=age_days), is_duplicate=False, is_known_bot=False)
+    credibility = compute_credibility(make_post(age_days=age_days), is_duplicate=False)
     assert credibility.account_age == factor
 
 
 def test_a_replay_years_later_scores_the_age_at_the_time_of_the_post() -> None:
     posts = [make_post(age_days=100, now_ms=now_ms) for now_ms in (NOW_MS, NOW_MS + 3650 * DAY_MS)]
-    scores = {compute_credibility(post, is_duplicate=False, is_known_bot=False).score for post in posts}
+    scores = {compute_credibility(post, is_duplicate=False).score for post in posts}
     assert len(scores) == 1
 
 
@@ -150,30 +149,29 @@ def test_a_replay_years_later_scores_the_age_at_the_time_of_the_post() -> None:
 )
 def test_the_ratio_is_full_at_two_to_one_and_half_when_unknown(followers: int, following: int, factor: float) -> None:
     post = make_post(age_days=365, followers=followers, following=following)
-    assert compute_credibility(post, is_duplicate=False, is_known_bot=False).follower_ratio == factor
+    assert compute_credibility(post, is_duplicate=False).follower_ratio == factor
 
 
 def test_an_author_of_whom_nothing_is_known_is_neutral() -> None:
     post = SocialPost(post_id="telegram:1", symbol="BTC", timestamp_ms=NOW_MS)
-    credibility = compute_credibility(post, is_duplicate=False, is_known_bot=False)
+    credibility = compute_credibility(post, is_duplicate=False)
     assert credibility.score == 0.625
     assert (credibility.account_age, credibility.follower_ratio, credibility.verification) == (0.125, 0.125, 0.125)
-    assert compute_credibility(post, is_duplicate=True, is_known_bot=False).score == 0.375
+    assert compute_credibility(post, is_duplicate=True).score == 0.375
 
 
 def test_the_worst_original_post_still_scores_0_375_and_a_known_bot_nothing() -> None:
     worst = make_post(age_days=1, followers=0, following=5000)
-    assert compute_credibility(worst, is_duplicate=False, is_known_bot=False).score == 0.375
-    assert compute_credibility(worst, is_duplicate=True, is_known_bot=False).score == 0.125
+    assert compute_credibility(worst, is_duplicate=False).score == 0.375
+    assert compute_credibility(worst, is_duplicate=True).score == 0.125
     best = make_post(age_days=3000, followers=9000, verified=True)
-    assert compute_credibility(best, is_duplicate=False, is_known_bot=False).score == 1.0
-    assert compute_credibility(best, is_duplicate=False, is_known_bot=True).score == 0.0
+    credibility = compute_credibility(best, is_duplicate=False)
+    assert credibility.score == 1.0
+    assert Judgement(credibility, Multipliers(known_bot=0.0), 1).score == 0.0
 
 
 def test_the_message_carries_the_factors() -> None:
-    factors = compute_credibility(
-        make_post(age_days=197.5, followers=50, verified=True), is_duplicate=True, is_known_bot=False
-    ).factors()
+    factors = compute_credibility(make_post(age_days=197.5, followers=50, verified=True), is_duplicate=True).factors()
     assert (factors.account_age, factors.follower_ratio) == (0.125, 0.0625)
     assert (factors.originality, factors.verification) == (0.0, 0.25)
 
@@ -216,7 +214,7 @@ def tweet(user: dict[str, object] | None) -> dict[str, object]:
     ("platform", "age", "ratio"), [("telegram", 0.125, 0.125), ("reddit", 0.125, 0.125), ("discord", 0.25, 0.125)]
 )
 def test_what_a_platform_does_not_tell_is_neutral(platform: str, age: float, ratio: float) -> None:
-    credibility = compute_credibility(read(platform, PAYLOADS[platform]), is_duplicate=False, is_known_bot=False)
+    credibility = compute_credibility(read(platform, PAYLOADS[platform]), is_duplicate=False)
     assert (credibility.account_age, credibility.follower_ratio, credibility.verification) == (age, ratio, 0.125)
 
 
@@ -237,5 +235,5 @@ def test_what_a_platform_does_not_tell_is_neutral(platform: str, age: float, rat
 def test_what_x_leaves_out_is_neutral_and_a_zero_it_tells_is_a_zero(
     user: dict[str, object] | None, age: float, ratio: float
 ) -> None:
-    credibility = compute_credibility(read("twitter", tweet(user)), is_duplicate=False, is_known_bot=False)
+    credibility = compute_credibility(read("twitter", tweet(user)), is_duplicate=False)
     assert (credibility.account_age, credibility.follower_ratio) == (age, ratio)

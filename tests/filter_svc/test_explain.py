@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filter_svc.known_bots import KnownBots, MemoryKnownBots, RedisKnownBots
+from filter_svc.multipliers import MultiplierOptions
 from filter_svc.service import FilterStage
 from sentimesh.errors import MalformedMessageError
 from sentimesh.pb.pipeline_pb2 import ExplainCredibilityRequest, ExplainCredibilityResponse, FilteredPost, FilterRequest
@@ -101,7 +102,9 @@ async def test_the_age_in_words(age_days: float | None, words: str) -> None:
 
 
 async def test_another_least_age_moves_the_words_with_the_value() -> None:
-    explained = await FilterStage(MemoryKnownBots(), min_account_age_days=65).explain(make_post(age_days=400))
+    explained = await FilterStage(MemoryKnownBots(), options=MultiplierOptions(min_account_age_days=65)).explain(
+        make_post(age_days=400)
+    )
     assert inputs(explained)["account_age"] == "account 400 days old: full from 400 days"
     assert values(explained)["account_age"] == 0.25
 
@@ -124,7 +127,7 @@ async def test_the_ratio_in_words(followers: int, following: int, value: float, 
 async def test_a_session_sees_the_copies_among_the_posts_it_explained() -> None:
     session = FilterStage(MemoryKnownBots()).session()
     await session.explain(make_post("twitter:1"))
-    copy = await session.explain(make_post("twitter:2", age_days=1, followers=0))
+    copy = await session.explain(make_post("twitter:2", age_days=30, followers=0))
     assert (copy.near_duplicate, copy.credibility_score, copy.passes, copy.drop_reason) == (
         True,
         0.125,
@@ -201,7 +204,7 @@ async def served(known_bots: KnownBots) -> AsyncIterator[tuple[FilterStage, Filt
 async def test_over_grpc_it_reads_the_known_bots_and_leaves_nothing_behind(redis_url: str) -> None:
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         await client.sadd("test:explain:bots", "twitter:bot")
-        async with served(RedisKnownBots(client, "test:explain:bots")) as (stage, stub):
+        async with served(RedisKnownBots(client, key="test:explain:bots")) as (stage, stub):
             first = await stub.ExplainCredibility(ExplainCredibilityRequest(post=make_post("twitter:1")))
             bot = await stub.ExplainCredibility(ExplainCredibilityRequest(post=make_post("twitter:2", author_id="bot")))
             responses = [answer async for answer in stub.Filter(iter([FilterRequest(post=make_post("twitter:3"))]))]
@@ -242,4 +245,4 @@ async def test_over_grpc_redis_away_is_unavailable() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await stub.ExplainCredibility(ExplainCredibilityRequest(post=make_post()))
     assert error.value.code() == grpc.StatusCode.UNAVAILABLE
-    assert "Redis cannot say who is a known bot" in (error.value.details() or "")
+    assert "Redis does not answer (ConnectionError)" in (error.value.details() or "")

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from filter_svc.author_history import MemoryAuthorHistory
 from filter_svc.known_bots import MemoryKnownBots
 from filter_svc.service import FilterStage
 from sentimesh.errors import StorageUnavailableError
-from sentimesh.pb.pipeline_pb2 import FilteredPost
+from sentimesh.pb.pipeline_pb2 import FilteredPost, RejectedPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
 from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject
 
@@ -25,11 +29,12 @@ def make_post(
     symbol: str = "BTC",
     author_id: str = "a",
     timestamp_ms: int = NOW_MS,
-    age_days: int = 1,
+    age_days: int = 30,
 ) -> SocialPost:
-    # Followed by nobody: 0.375 when original, 0.125 when a copy.
+    # As new as is not suspect, followed by nobody: 0.375 when original, 0.125 when a copy.
     return SocialPost(
         post_id=post_id,
+        platform="twitter",
         symbol=symbol,
         text=text,
         author_id=author_id,
@@ -40,10 +45,15 @@ def make_post(
     )
 
 
-async def run(stage: FilterStage, posts: Sequence[SocialPost]) -> list[Outcome]:
-    outcomes = await stage.process([Delivery(post, sequence) for sequence, post in enumerate(posts, 1)])
+async def run(stage: FilterStage, posts: Sequence[SocialPost], first: int = 1) -> list[Outcome]:
+    outcomes = await stage.process([Delivery(post, sequence) for sequence, post in enumerate(posts, first)])
     assert all(len(of_one) == 1 for of_one in outcomes)
-    return [of_one[0] for of_one in outcomes]
+    return [bare(of_one[0]) for of_one in outcomes]
+
+
+def bare(outcome: Outcome) -> Outcome:
+    """Return a drop without what is kept of it."""
+    return replace(outcome, record=None) if isinstance(outcome, Drop) else outcome
 
 
 def score(outcome: Outcome) -> float | None:
@@ -159,7 +169,7 @@ async def test_a_session_has_seen_nothing_and_knows_the_bots() -> None:
     assert copy == Drop("twitter:4", "BTC", "duplicate", 0.125)
 
 
-async def test_nothing_is_remembered_while_the_bots_cannot_be_asked() -> None:
+async def test_an_outage_in_between_changes_no_answer() -> None:
     class Flaky(MemoryKnownBots):
         away = True
 
@@ -170,14 +180,91 @@ async def test_nothing_is_remembered_while_the_bots_cannot_be_asked() -> None:
 
     bots = Flaky()
     stage = FilterStage(bots)
+    posts = [make_post("twitter:1"), make_post("twitter:2")]
     with pytest.raises(StorageUnavailableError):
-        await run(stage, [make_post("twitter:1")])
+        await run(stage, posts)
     bots.away = False
-    [outcome] = await run(stage, [make_post("twitter:2")])
-    assert score(outcome) == 0.375
+    assert [score(outcome) for outcome in await run(stage, posts)] == [0.375, 0.125]
 
 
 async def test_nothing_is_due_by_the_clock_and_an_empty_batch_is_one() -> None:
     stage = FilterStage(MemoryKnownBots())
     assert await stage.tick() == ()
     assert await run(stage, []) == []
+
+
+def words(chance: random.Random) -> str:
+    """Return a text like no other."""
+    return " ".join("".join(chance.choices("aeinorstuvwxyz", k=6)) for _ in range(12))
+
+
+def crowd(number: int, text: str = TEXT, **fields: Any) -> SocialPost:
+    return make_post(f"twitter:{number}", text, author_id=f"author{number}", age_days=4000, **fields)
+
+
+async def test_the_fourth_post_of_the_same_words_is_a_flood_whoever_writes_it_hours_later() -> None:
+    stage = FilterStage(MemoryKnownBots())
+    posts = [crowd(number, timestamp_ms=NOW_MS + number * 5 * HOUR_MS) for number in range(1, 5)]
+    outcomes = await run(stage, posts)
+    # Nobody follows them: 0.25 for the age, 0.25 for words that nobody used in the hour before, 0.125.
+    assert [score(outcome) for outcome in outcomes] == [0.625, 0.625, 0.625, 0.1562]
+    assert outcomes[3] == Drop("twitter:4", "BTC", "flooding", 0.1562)
+
+
+async def test_small_edits_are_the_same_flood() -> None:
+    stage = FilterStage(MemoryKnownBots())
+    posts = [crowd(number, f"{TEXT} {'!' * number} https://x.example/{number}") for number in range(1, 4)]
+    edited = crowd(4, TEXT.replace("buying more", "buying moar"))
+    outcomes = await run(stage, [*posts, edited])
+    assert [isinstance(outcome, Forward) for outcome in outcomes] == [True, True, True, False]
+
+
+async def test_an_account_that_writes_on_and_on_is_dropped_for_its_frequency() -> None:
+    stage = FilterStage(MemoryKnownBots())
+    chance = random.Random(5)
+    posts = [
+        make_post(f"twitter:{number}", words(chance), age_days=4000, timestamp_ms=NOW_MS + number)
+        for number in range(1, 41)
+    ]
+    outcomes = await run(stage, posts)
+    assert all(isinstance(outcome, Forward) for outcome in outcomes[:10])
+    assert isinstance(outcomes[39], Drop)
+    assert outcomes[39].reason == "post_frequency"
+
+
+async def test_a_new_account_that_nobody_follows_is_dropped_for_that() -> None:
+    [outcome] = await run(FilterStage(MemoryKnownBots()), [make_post("twitter:1", age_days=2)])
+    assert outcome == Drop("twitter:1", "BTC", "new_account", 0.13)
+
+
+async def test_what_was_learned_of_an_author_counts() -> None:
+    stage = FilterStage(
+        MemoryKnownBots(), history=MemoryAuthorHistory({"twitter:author1": 0.2, "twitter:author2": 0.9})
+    )
+    outcomes = await run(stage, [crowd(1), crowd(2, OTHER)])
+    assert outcomes[0] == Drop("twitter:1", "BTC", "author_history", 0.125)
+    assert score(outcomes[1]) == 0.5625
+
+
+async def test_a_live_stages_session_explains_by_what_the_stage_has_seen_and_leaves_nothing_there() -> None:
+    stage = FilterStage(MemoryKnownBots())
+    await run(stage, [crowd(number) for number in range(1, 4)])
+    session = stage.session()
+    for _ in range(2):
+        explained = await session.explain(crowd(9))
+        assert [each.value for each in explained.multipliers] == [0.25, 1.0, 1.0, 1.0, 1.0]
+        assert explained.multipliers[0].input == "3 posts of these words by 3 accounts before it: a flood from 3"
+        assert (explained.passes, explained.drop_reason) == (False, "flooding")
+    [fourth] = await run(stage, [crowd(10, timestamp_ms=NOW_MS + 5 * HOUR_MS)], 4)
+    assert score(fourth) == 0.1562
+
+
+async def test_what_is_kept_of_a_dropped_post() -> None:
+    [[outcome]] = await FilterStage(MemoryKnownBots(["twitter:a"])).process([Delivery(make_post("twitter:1"), 1)])
+    assert isinstance(outcome, Drop)
+    record = outcome.record
+    assert isinstance(record, RejectedPost)
+    assert (record.post_id, record.platform, record.symbol, record.author_id) == ("twitter:1", "twitter", "BTC", "a")
+    assert (record.timestamp_ms, record.reason, record.credibility_score) == (NOW_MS, "known_bot", 0.0)
+    assert (record.multipliers.known_bot, record.multipliers.author_history) == (0.0, 1.0)
+    assert record.factors.originality == 0.25

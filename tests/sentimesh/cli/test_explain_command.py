@@ -31,7 +31,7 @@ POST = SocialPost(
     text="Bitcoin broke out of its range today and the funding rate is still negative",
     author_id="bot",
     timestamp_ms=NOW_MS,
-    author=SocialPost.AuthorMetrics(followers=0, following=900, account_created_ms=NOW_MS - DAY_MS),
+    author=SocialPost.AuthorMetrics(followers=0, following=900, account_created_ms=NOW_MS - 30 * DAY_MS),
 )
 
 
@@ -43,7 +43,7 @@ def tweet(number: int, text: str, **data: object) -> dict[str, Any]:
     user = {
         "id": "5",
         "username": "a",
-        "created_at": "2019-10-18T00:00:00.000Z",
+        "created_at": "2019-09-19T15:46:40.000Z",
         "public_metrics": {"followers_count": 0, "following_count": 900},
     }
     common = {"id": str(number), "text": text, "author_id": "5", "created_at": "2019-10-19T15:46:40.000Z", "lang": "en"}
@@ -80,12 +80,18 @@ def test_a_post_as_a_table() -> None:
     lines = [line.rstrip() for line in result.stdout.splitlines()]
     assert lines == [
         "twitter:1  BTC",
-        "account_age     0.0000  account 1 days old: nothing up to 30 days",
-        "follower_ratio  0.0000  0 followers, follows 900, ratio 0.00: 2 would be full",
-        "originality     0.2500  no copy of a post seen before it: full",
-        "verification    0.1250  not verified: half",
-        "sum             0.3750  0.1250 as a copy of another post",
-        "credibility     0.3750  passes: at least 0.3",
+        "account_age            0.0000  account 30 days old: nothing up to 30 days",
+        "follower_ratio         0.0000  0 followers, follows 900, ratio 0.00: 2 would be full",
+        "originality            0.2500  no copy of a post seen before it: full",
+        "verification           0.1250  not verified: half",
+        "sum                    0.3750",
+        "copy_paste_flooding  x 1.0000  no other post of these words before it",
+        "post_frequency       x 1.0000  1 post in an hour: usual rate unknown, up to 10 for the crowd",
+        "new_account          x 1.0000  30 days or older: not suspect",
+        "known_bot            x 1.0000  not in the set of known bots",
+        "author_history       x 1.0000  nothing held against the account",
+        "credibility            0.3750  passes: at least 0.3",
+        "as a copy              0.1250  were it a copy of another post",
     ]
 
 
@@ -112,7 +118,7 @@ def test_a_native_payload_is_one_mention_a_symbol(tmp_path: Path) -> None:
     assert mentions[0]["factors"][0] == {
         "name": "account_age",
         "value": 0.0,
-        "input": "account 1 days old: nothing up to 30 days",
+        "input": "account 30 days old: nothing up to 30 days",
         "unknown": False,
     }
 
@@ -214,7 +220,7 @@ def test_a_running_filter_knows_its_bots_and_forgets_what_it_was_asked(elsewhere
     assert (of_bot["known_bot"], of_bot["credibility_score"], of_bot["drop_reason"]) == (True, 0.0, "known_bot")
     assert (of_copy["known_bot"], of_copy["near_duplicate"], of_copy["passes"]) == (False, False, True)
     table = run("--post-json", post_json(), "--address", address).stdout
-    assert "known bot       0.0000  the author is in the set of known bots" in table
+    assert "known_bot            x 0.0000  in the set of known bots" in table
     assert "dropped: known_bot" in table
 
 
@@ -226,7 +232,7 @@ def test_a_running_filter_that_cannot_answer_says_why(elsewhere: Elsewhere) -> N
     client = elsewhere.run(away())
     address = elsewhere.serve(RedisKnownBots(client))
     sentence = failure("--post-json", post_json(), "--address", address)
-    assert sentence.startswith(f"the filter at {address} says: Redis cannot say who is a known bot")
+    assert sentence.startswith(f"the filter at {address} says: Redis does not answer")
     refused = failure("--post-json", post_json(symbol="btc"), "--address", address)
     assert refused.startswith("--post-json cannot be used: post twitter:1 has the symbol 'btc'")
     elsewhere.run(client.aclose())

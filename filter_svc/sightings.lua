@@ -1,0 +1,116 @@
+-- ARGV: whether the posts are remembered (1 or 0), for how long texts are and authors are (ms), the most posts kept of
+-- a text and of an author, how many of the first of them, by how much longer keys live (ms), then the posts (packed).
+-- Returns for each: copies, their authors, own copies, posts of the author, posts and authors of the hour before.
+
+local remember = ARGV[1] == '1'
+local text_ms, author_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
+local text_limit, author_limit, first_kept = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local text_life, author_life = text_ms + tonumber(ARGV[7]), author_ms + tonumber(ARGV[7])
+local call, unpack_numbers, sub = redis.call, struct.unpack, string.sub
+local SIZE, ID, AUTHOR = 24, 16, 20
+local NOBODY = '\0\0\0\0'
+
+local function trimmed(entries, time, window, limit)
+  if #entries < limit * SIZE then return entries end
+  local live = {}
+  for at = 1, #entries, SIZE do
+    local _, t = unpack_numbers('>dd', entries, at)
+    if t >= time - window then live[#live + 1] = sub(entries, at, at + SIZE - 1) end
+  end
+  if #live < limit then return table.concat(live) end
+  return table.concat(live, '', 1, first_kept) .. table.concat(live, '', #live - math.ceil(limit / 2) + 1)
+end
+
+-- The entries of a key; those of other posts that come earlier, as positions; whether the post is among them.
+local function earlier(key, post, window)
+  local entries = call('GET', key) or ''
+  local before, known = post.sequence, false
+  for at = 1, #entries, SIZE do
+    if sub(entries, at + ID, at + ID + 3) == post.id then
+      -- For its other symbols a post has later numbers: what counts is the first.
+      before, known = unpack_numbers('>d', entries, at), true
+      break
+    end
+  end
+  local found = {}
+  for at = 1, #entries, SIZE do
+    local s, t = unpack_numbers('>dd', entries, at)
+    if s < before and math.abs(post.time - t) <= window and sub(entries, at + ID, at + ID + 3) ~= post.id then
+      found[#found + 1] = at
+    end
+  end
+  return entries, found, known
+end
+
+local function insert(key, entries, post, window, limit, life)
+  call('SET', key, trimmed(entries, post.time, window, limit) .. post.entry, 'PX', life)
+end
+
+local function of_text(key, post, best)
+  local entries, found, known = earlier(key, post, text_ms)
+  if remember and not known then insert(key, entries, post, text_ms, text_limit, text_life) end
+  if #found <= best[1] then return best end
+  local authors, seen, own = 0, {}, 0
+  for _, at in ipairs(found) do
+    local author = sub(entries, at + AUTHOR, at + AUTHOR + 3)
+    if not seen[author] then
+      seen[author] = true
+      authors = authors + 1
+    end
+    if author == post.author and author ~= NOBODY then own = own + 1 end
+  end
+  return {#found, authors, own}
+end
+
+local function of_author(key, post)
+  local entries, found, known = earlier(key, post, author_ms)
+  if remember and not known then
+    local hour = math.floor(post.time / author_ms)
+    local first = 1
+    for at = 1, #entries, SIZE do
+      local _, t = unpack_numbers('>dd', entries, at)
+      if math.floor(t / author_ms) == hour then first = 0 end
+    end
+    local crowd = string.format('social:population:%.0f', hour)
+    if call('HINCRBY', crowd, 'posts', 1) == 1 then call('PEXPIRE', crowd, author_life + author_ms) end
+    if first == 1 then call('HINCRBY', crowd, 'authors', 1) end
+    insert(key, entries, post, author_ms, author_limit, author_life)
+  end
+  return #found
+end
+
+local crowds = {}
+local function crowd_before(time)
+  local hour = math.floor(time / author_ms) - 1
+  local crowd = crowds[hour]
+  if not crowd then
+    local found = call('HMGET', string.format('social:population:%.0f', hour), 'posts', 'authors')
+    crowd = {tonumber(found[1] or 0), tonumber(found[2] or 0)}
+    crowds[hour] = crowd
+  end
+  return crowd
+end
+
+local out = {}
+for i = 8, #ARGV do
+  local packed = ARGV[i]
+  local sequence, time, texts = unpack_numbers('>dd', packed)
+  local post = {
+    sequence = sequence, time = time, entry = sub(packed, 1, SIZE),
+    id = sub(packed, ID + 1, ID + 4), author = sub(packed, AUTHOR + 1, AUTHOR + 4),
+  }
+  texts = string.byte(packed, SIZE + 1)
+  local best = {0, 0, 0}
+  for n = 0, texts - 1 do
+    local high, low = unpack_numbers('>I4I4', packed, SIZE + 2 + 8 * n)
+    best = of_text(string.format('social:copies:%08x%08x', high, low), post, best)
+  end
+  local author, written = sub(packed, SIZE + 2 + 8 * texts), 0
+  -- The crowd first: its own hour is not the one before.
+  local crowd = crowd_before(time)
+  if author ~= '' then written = of_author('social:frequency:' .. author, post) end
+  local n = #out
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4] = best[1], best[2], best[3], written
+  out[n + 5], out[n + 6] = crowd[1], crowd[2]
+end
+return out
