@@ -52,5 +52,8 @@ class RedisAuthorHistory:
             answers = await self._client.hmget(AUTHOR_CREDIBILITY_KEY, asked)
             return {author: float(answer) for author, answer in zip(asked, answers, strict=True) if answer is not None}
 
-        found = await self._outage.ask("author_history", ask, dict)
+        def stand_in() -> dict[str, float]:
+            return {}
+
+        found = await self._outage.ask("author_history", ask, stand_in)
         return [found.get(author, 1.0) for author in authors]

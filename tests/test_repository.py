@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGE_PACKAGES = ("ingest_svc", "filter_svc", "scorer_svc", "aggregator_svc", "gateway_svc")
 # 300 until issue 4: the gateway now answers for the past as well as for the present.
 MAX_CODE_LINES = 450
+# Five multipliers and what they are counted from, each shared by replicas and done without while Redis is away.
+MAX_FILTER_LINES = 1000
 # Bus, health, metrics and settings are the host's (ARCHITECTURE: a stage is a pure function with a host around it).
 HOST_MODULES = (
     "nats",
@@ -80,7 +82,8 @@ def test_imports_are_found_in_every_form() -> None:
 @pytest.mark.parametrize("package", STAGE_PACKAGES)
 def test_a_stage_fits_in_a_few_pages(package: str) -> None:
     counted = {path.name: code_lines(path.read_text()) for path in (ROOT / package).glob("*.py")}
-    assert 0 < sum(counted.values()) <= MAX_CODE_LINES, counted
+    most = MAX_FILTER_LINES if package == "filter_svc" else MAX_CODE_LINES
+    assert 0 < sum(counted.values()) <= most, counted
 
 
 @pytest.mark.parametrize("package", STAGE_PACKAGES)

@@ -297,7 +297,7 @@ async def test_every_replica_rejects_every_post_of_the_listed_right_after_a_swap
     everybody = [str(number) for number in range(60)] * 3
     refresher = lists.refresher(path)
     async with redis.asyncio.Redis.from_url(redis_url) as one, redis.asyncio.Redis.from_url(redis_url) as two:
-        replicas = [FilterStage(RedisKnownBots(each, key)) for each in (one, two)]
+        replicas = [FilterStage(RedisKnownBots(each, key=key)) for each in (one, two)]
         assert await rejected(replicas[0], everybody) == set()
         await refresher.refresh()
         for stage in replicas:
@@ -316,7 +316,7 @@ async def test_nobody_ever_sees_a_set_that_is_neither_the_old_one_nor_the_new_on
     common = [str(number) for number in range(10_000)]
     paths = [lists.write("a.txt", *common, "old"), lists.write("b.txt", *common, "new")]
     await lists.refresher(paths[0]).refresh()
-    bots = RedisKnownBots(client, key)
+    bots = RedisKnownBots(client, key=key)
     stop = asyncio.Event()
     asked = [f"twitter:{number}" for number in (0, 1, 5_000, 9_999)] + ["twitter:old", "twitter:new"]
 
