@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 import time
+from bisect import bisect
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from ingest_svc.sources.simulator_bots import (
 )
 from ingest_svc.sources.simulator_payloads import Payloads, Written
 from ingest_svc.sources.simulator_people import Author, Crowd
-from ingest_svc.sources.simulator_texts import PRICES, casual, expand
+from ingest_svc.sources.simulator_texts import PRICES, Words, casual, expand
 from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.source import SourcePost
 from sentimesh.symbols import Asset, load_assets
@@ -55,6 +56,10 @@ SLOW_CAMPAIGNS, SLOW_CAMPAIGN_MS, SLOW_ACCOUNTS = 16, 8 * 60 * MINUTE_MS, 60
 # A spike is seen (spike_min_mentions, 10 in 60 s) also where the symbol is hardly mentioned otherwise.
 MIN_SPIKE_POSTS_PER_MINUTE = 24.0
 PLACE_SHARES = {"twitter": 0.55, "reddit": 0.17, "telegram": 0.06, "telegram_group": 0.06, "discord": 0.16}
+CODE_CHARACTERS = "abcdefghkmnpqrstuvwxyzABCDEFGHKLMNPQRSTUVWXYZ23456789"
+# How far a price moves from one that is told to the next (standard deviation of its logarithm).
+PRICE_STEP = 0.0005
+PLACE_NAMES, PLACE_SUMS = list(PLACE_SHARES), [*itertools.accumulate(PLACE_SHARES.values())][:-1]
 # Mood reverts to a symbol's own mean within about half an hour (Ornstein-Uhlenbeck process).
 MOOD_TIME_MS, MOOD_SPREAD = 1_800_000, 0.45
 
@@ -122,6 +127,8 @@ class _Simulation:
         self._assets = {asset.symbol: asset for asset in load_assets(symbols)}
         weights = [1 / (rank + 1) ** 0.8 for rank in range(len(self._assets))]
         self._shares = {symbol: weight / sum(weights) for symbol, weight in zip(self._assets, weights, strict=True)}
+        self._symbols, self._symbol_sums = list(self._shares), list(itertools.accumulate(self._shares.values()))
+        self._mentions = {symbol: mentions(asset) for symbol, asset in self._assets.items()}
         people = posts_per_minute * (1 - BOT_SHARE)
         self._crowd = Crowd(self._rng, start_ms, {place: people * share for place, share in PLACE_SHARES.items()})
         self._bots = Bots(self._rng, self._crowd, start_ms, self._say)
@@ -192,25 +199,35 @@ class _Simulation:
         return symbol
 
     def _pick_symbol(self) -> str:
-        return self._rng.choices(list(self._shares), list(self._shares.values()))[0]
+        return self._symbols[min(bisect(self._symbol_sums, self._rng.random()), len(self._symbols) - 1)]
 
     def _pick_place(self) -> str:
-        return self._rng.choices(list(PLACE_SHARES), list(PLACE_SHARES.values()))[0]
+        return PLACE_NAMES[bisect(PLACE_SUMS, self._rng.random())]
 
     def _say(self, slot: str) -> str:
         return expand(self._rng, slot, self._words(self._pick_symbol()))
 
-    def _words(self, symbol: str) -> dict[str, str]:
-        """Return words for the caller's slots: a way to name the coin and numbers about it."""
-        price = self._prices[symbol] = self._prices[symbol] * math.exp(self._rng.gauss(0, 0.0005))
-        level = price * self._rng.choice((0.8, 0.9, 0.95, 1.05, 1.1, 1.25, 1.5, 2.0))
-        return {
-            "coin": mention(self._rng, self._assets[symbol]),
-            "price": _money(price),
-            "level": _money(float(f"{level:.2g}")),
-            "percent": f"{self._rng.choice((2, 3, 4, 5, 7, 8, 11, 12, 15, 18, 20, 24, 30, 42))}%",
-            "code": "".join(self._rng.choices("abcdefghkmnpqrstuvwxyzABCDEFGHKLMNPQRSTUVWXYZ23456789", k=10)),
-        }
+    def _words(self, symbol: str) -> Words:
+        return Words(partial(self._word, symbol))
+
+    def _word(self, symbol: str, slot: str) -> str:
+        """Return words for a slot of ``GIVEN``."""
+        rng = self._rng
+        match slot:
+            case "coin":
+                return rng.choice(self._mentions[symbol])
+            case "price" | "level":
+                price = self._prices[symbol] = self._prices[symbol] * math.exp(rng.gauss(0, PRICE_STEP))
+                return money(price) if slot == "price" else money(float(f"{price * rng.uniform(0.7, 1.6):.2g}"))
+            case "percent":
+                size = 2 * 30 ** rng.random()
+                return f"{size:.1f}%" if rng.random() < 0.5 else f"{size:.0f}%"
+            case "money":
+                size = 20 * 2000 ** rng.random()
+                return f"${float(f'{size:.2g}'):,.0f}"
+            case "code":
+                return "".join(rng.choices(CODE_CHARACTERS, k=10))
+        return str(int(3 * 100 ** rng.random()))
 
     def _mood(self, symbol: str, now_ms: int) -> float:
         elapsed = max(now_ms - self._mood_times[symbol], 0) / MOOD_TIME_MS
@@ -222,7 +239,8 @@ class _Simulation:
         return max(-1.0, min(1.0, mood))
 
     def _opinion(self, symbol: str, mood: float) -> str:
-        kind = self._rng.choices(("bullish", "bearish", "neutral"), (0.65 * (1 + mood), 0.65 * (1 - mood), 0.7))[0]
+        draw = 2 * self._rng.random()
+        kind = "bullish" if draw < 0.65 * (1 + mood) else "bearish" if draw < 1.3 else "neutral"
         return casual(self._rng, expand(self._rng, kind, self._words(symbol)))
 
     def _write_human(self, now_ms: int) -> SimulatedPost:
@@ -310,17 +328,17 @@ class _Simulation:
         return self._tweets[int(len(self._tweets) * self._rng.random() ** 3)]
 
 
-def mention(rng: random.Random, asset: Asset) -> str:
-    """Return one of the ways in which people name an asset, never one that needs its context to be understood."""
+def mentions(asset: Asset) -> list[str]:
+    """Return the ways in which people name an asset, none that needs its context to be understood."""
     symbol = asset.symbol
     ways = [f"${symbol}", f"${symbol}", f"${symbol.lower()}", f"#{symbol}", f"{symbol}/USDT"]
     if not asset.is_english_word:
         ways += [symbol, symbol, symbol.lower()]
-    ways += [form for name, ambiguous in asset.names[:1] if not ambiguous for form in (name, name.title())]
-    return rng.choice(ways)
+    return ways + [form for name, ambiguous in asset.names[:1] if not ambiguous for form in (name, name.title())]
 
 
-def _money(value: float) -> str:
+def money(value: float) -> str:
+    """Return a price as people write it."""
     if value >= 1000:
         return f"${value / 1000:.3g}k" if value >= 10_000 else f"${value:,.0f}"
     return f"${value:.2f}" if value >= 1 else f"${value:.3g}"

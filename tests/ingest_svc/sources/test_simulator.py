@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from itertools import islice, pairwise
 
@@ -16,7 +17,7 @@ from ingest_svc.sources.simulator import (
     persistent_bots,
     simulate,
 )
-from ingest_svc.text import copy_hash
+from ingest_svc.text import copy_hash, own_words
 from sentimesh.errors import InvalidSymbolError
 from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
@@ -25,6 +26,7 @@ from sentimesh.symbols import TrackedExtractor, load_assets
 
 START_MS = 1_760_000_000_000
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+WORDS = re.compile(r"[^\W_]+")
 SYMBOLS = ["BTC", "ETH", "SOL", "NEAR", "LINK", "ZZZ9"]
 
 
@@ -104,6 +106,40 @@ def test_followers_are_heavy_tailed(half_an_hour: list[SimulatedPost]) -> None:
     assert ranked[-1] > 20 * ranked[len(ranked) // 2]
 
 
+@pytest.mark.parametrize("posts_per_minute", [15, 120, 3000])
+def test_nearly_everybody_writes_once_in_an_hour(posts_per_minute: float) -> None:
+    minutes = 360 if posts_per_minute < 1000 else 60
+    posts = simulate(3, START_MS, DEFAULT_SYMBOLS, posts_per_minute, minutes * MINUTE_MS, spikes=(), campaigns=())
+    written = Counter(
+        (post.payload["data"]["author_id"], (post.event_time_ms - START_MS) // HOUR_MS)
+        for post in posts
+        if post.label == "human" and post.platform == "twitter"
+    )
+    hours = Counter(written.values())
+    share = {count: hours[count] / hours.total() for count in (1, 2, 3, 4)}
+    # On a recording of X these are 88, 7.6, 2 and 1 %, 0.5 % are over nine, and nobody is over 40.
+    assert 0.83 < share[1] < 0.92
+    assert 0.05 < share[2] < 0.11
+    assert 0.01 < share[3] < 0.035
+    assert 0.004 < share[4] < 0.02
+    assert 0.001 < sum(hours[count] for count in range(10, 100)) / hours.total() < 0.015
+    assert max(hours) <= 45
+
+
+def test_people_do_not_say_what_three_before_them_said(six_hours: list[SimulatedPost]) -> None:
+    seen: Counter[str] = Counter()
+    repeated: Counter[str] = Counter()
+    for post in six_hours:
+        found = normalized(post)
+        if post.label in ("human", "spike") and found.text and not found.repost_of:
+            words = " ".join(WORDS.findall(own_words(found.text).casefold()))
+            repeated[words] += seen[words] >= 3
+            seen[words] += 1
+    longer = sum(count for words, count in repeated.items() if len(words.split()) > 3)
+    assert longer < 0.001 * seen.total()
+    assert repeated.total() < 0.01 * seen.total()
+
+
 def test_nearly_all_that_people_say_about_coins_is_found(half_an_hour: list[SimulatedPost]) -> None:
     texts = [normalized(post).text for post in half_an_hour if post.label in ("spike", "campaign", "bot")]
     found = TrackedExtractor(load_assets(SYMBOLS)).extract(texts)
@@ -180,8 +216,10 @@ def test_throwaways_are_new_and_follow_many_and_some_hardly_write(six_hours: lis
 
 def test_floods_come_from_aged_accounts_that_used_to_write_little(six_hours: list[SimulatedPost]) -> None:
     written = by_account(six_hours, "flood")
-    assert len(written) > 5
-    for posts in written.values():
+    # The simulation stops in the middle of one.
+    whole = [posts for posts in written.values() if posts[-1].timestamp_ms < START_MS + 6 * HOUR_MS - 2 * MINUTE_MS]
+    assert len(whole) > 5
+    for posts in whole:
         gaps = [(b.timestamp_ms - a.timestamp_ms) / 1000 for a, b in pairwise(posts)]
         assert len(posts) >= 6
         assert all(18 < gap < 62 for gap in gaps)
