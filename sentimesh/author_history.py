@@ -27,6 +27,8 @@ Words = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
 
+TEXT = np.dtype([("fingerprint", "<u8"), ("first_ms", "<i8"), ("last_ms", "<i8")])
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryRules:
@@ -45,6 +47,10 @@ class HistoryRules:
     # Flooding: so many posts, that share of them the account's own words again or late copies.
     flooding_min_posts: int = 10
     flooding_share: float = 0.5
+    # Of an account with so many posts in the week that many texts are remembered beyond it, until forget_days.
+    remembered_texts: int = 50
+    # A bot stays one until its shares are under that part of those above.
+    release: float = 0.5
     # Copies: a text of so many posts by so many accounts; its first ones are let off.
     copies_min_posts: int = 10
     copies_min_accounts: int = 2
@@ -52,7 +58,7 @@ class HistoryRules:
     # The population's mean counts as so many posts of each account.
     prior_posts: float = 10.0
     # From this learned credibility on the multiplier is 1.0; below it falls linearly to 0.0.
-    full_credibility: float = 0.3
+    full_credibility: float = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ class Evidence:
     population_credibility: float
     # Under min_credibility.
     low_share: float
-    # With the fingerprint of an earlier post of its own.
+    # With the fingerprint of an earlier post of its own, of the week or remembered.
     repeat_share: float
     # Of a text that many posts of several accounts have, its first ones let off.
     late_copy_share: float
@@ -99,6 +105,8 @@ class AuthorRecord:
     bot_since_ms: int = 0
     # When somebody said that it is no bot; posts until then no longer count.
     cleared_ms: int = 0
+    # Fingerprints of its own posts and when each was first and last seen: an array of TEXT.
+    texts: bytes = b""
 
     @property
     def platform(self) -> str:
@@ -106,14 +114,18 @@ class AuthorRecord:
         return self.author.partition(":")[0]
 
 
-def rule_of(evidence: Evidence, rules: HistoryRules) -> str:
-    """Return the rule by which an account is a bot, empty when it is none."""
-    if evidence.posts >= rules.flooding_min_posts and evidence.flooding_share >= rules.flooding_share:
+def rule_of(evidence: Evidence, rules: HistoryRules, *, was_bot: bool = False) -> str:
+    """Return the rule by which an account is a bot, empty when it is none.
+
+    ``was_bot``: it has been one, so that part of the shares is enough.
+    """
+    part = rules.release if was_bot else 1.0
+    if evidence.posts >= rules.flooding_min_posts and evidence.flooding_share >= part * rules.flooding_share:
         return FLOODING
     if (
         evidence.posts >= rules.low_min_posts
         and evidence.days >= rules.low_min_days
-        and evidence.low_share >= rules.low_share
+        and evidence.low_share >= part * rules.low_share
     ):
         return PERSISTENTLY_LOW
     return ""
@@ -209,6 +221,16 @@ class _Columns:
         return _Columns(*(getattr(self, field.name)[places] for field in fields(self)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """Texts of accounts, each a place in all of these; ``first`` and ``last`` are times, epoch milliseconds."""
+
+    authors: Integers
+    fingerprints: Words
+    first: Integers
+    last: Integers
+
+
 class _Accounts:
     """The accounts that posted in the days up to ``now_ms``, and their posts, each once."""
 
@@ -230,20 +252,26 @@ class _Accounts:
         cleared = np.array([p.cleared_ms if (p := previous.get(name)) else 0 for name in names], np.int64)
         counted = np.flatnonzero(posts.times > cleared[posts.authors])
         self._posts, self._late = posts.take(counted), late[counted]
+        self._known_texts = self._remembered()
+        self._repeats, self._texts = _own_texts(self._posts, self._known_texts)
 
     def records(self) -> list[AuthorRecord]:
         """Return what is now known of each."""
         last = np.zeros(len(self._names), np.int64)
         np.maximum.at(last, self._posts.authors, self._posts.times)
-        return [self._record(self._names[number], found, int(last[number])) for number, found in self._evidence()]
+        texts = self._to_remember()
+        return [
+            self._record(self._names[number], found, int(last[number]), texts.get(number, b""))
+            for number, found in self._evidence()
+        ]
 
-    def _record(self, name: str, evidence: Evidence, last_ms: int) -> AuthorRecord:
+    def _record(self, name: str, evidence: Evidence, last_ms: int, texts: bytes) -> AuthorRecord:
         rules, before = self._rules, self._previous.get(name)
-        rule = rule_of(evidence, rules)
         was_bot = before is not None and before.is_known_bot
         if before is not None and was_bot and evidence.posts < min(rules.low_min_posts, rules.flooding_min_posts):
             # Too little to take back what it is known for.
-            return replace(before, last_seen_ms=last_ms, learned_ms=self._now_ms)
+            return replace(before, last_seen_ms=last_ms, learned_ms=self._now_ms, texts=texts)
+        rule = rule_of(evidence, rules, was_bot=was_bot)
         total = evidence.mean_credibility * evidence.posts + evidence.population_credibility * rules.prior_posts
         credibility = total / (evidence.posts + rules.prior_posts)
         return AuthorRecord(
@@ -257,7 +285,39 @@ class _Accounts:
             learned_ms=self._now_ms,
             bot_since_ms=(before.bot_since_ms if before is not None and was_bot else self._now_ms) if rule else 0,
             cleared_ms=before.cleared_ms if before is not None else 0,
+            texts=texts,
         )
+
+    def _remembered(self) -> _Texts:
+        """Return the texts that are known from before of the accounts with posts."""
+        known = [
+            (number, record.texts)
+            for number, name in enumerate(self._names)
+            if (record := self._previous.get(name)) and record.texts
+        ]
+        table = np.frombuffer(b"".join(texts for _, texts in known), TEXT)
+        counts = [len(texts) // TEXT.itemsize for _, texts in known]
+        authors = np.repeat(np.array([number for number, _ in known], np.int64), counts)
+        return _Texts(authors, table["fingerprint"], table["first_ms"], table["last_ms"])
+
+    def _to_remember(self) -> dict[int, bytes]:
+        """Return the texts to remember of each account, the last used ones first."""
+        texts, rules = self._texts, self._rules
+        busy = self._count() >= rules.flooding_min_posts
+        busy[self._known_texts.authors] = True
+        fresh = texts.last > self._now_ms - rules.forget_days * DAY_MS
+        chosen = np.flatnonzero(fresh & busy[texts.authors] & (texts.fingerprints != 0))
+        order = chosen[np.lexsort((texts.fingerprints[chosen], -texts.last[chosen], texts.authors[chosen]))]
+        table = np.empty(len(order), TEXT)
+        table["fingerprint"], table["first_ms"] = texts.fingerprints[order], texts.first[order]
+        table["last_ms"] = texts.last[order]
+        authors = texts.authors[order]
+        starts = np.flatnonzero(_starts(authors))
+        ends = np.minimum(np.append(starts[1:], len(order)), starts + rules.remembered_texts)
+        return {
+            number: table[start:end].tobytes()
+            for number, start, end in zip(authors[starts].tolist(), starts.tolist(), ends.tolist(), strict=True)
+        }
 
     def _evidence(self) -> list[tuple[int, Evidence]]:
         """Return number and evidence of each account that has posts."""
@@ -268,8 +328,8 @@ class _Accounts:
         means = np.bincount(self._posts.authors, self._posts.credibilities, len(posts))[seen] / posts[seen]
         # As the posts' credibility is kept.
         low = self._posts.credibilities < np.float32(self._rules.min_credibility)
-        repeats = _repeats(self._posts)
-        shares = [self._count(flags)[seen] / posts[seen] for flags in (low, repeats, self._late, repeats | self._late)]
+        flags = (low, self._repeats, self._late, self._repeats | self._late)
+        shares = [self._count(flag)[seen] / posts[seen] for flag in flags]
         fingerprints, most = self._most_frequent()
         columns = [posts[seen], self._days()[seen], means, self._population(seen, means), *shares]
         columns += [fingerprints[seen], most[seen]]
@@ -307,13 +367,23 @@ class _Accounts:
         return texts, counts
 
 
-def _repeats(posts: _Columns) -> Flags:
-    """Say of each post whether an earlier one of its author has the same fingerprint."""
-    order = np.lexsort((posts.ids, posts.times, posts.fingerprints, posts.authors))
+def _own_texts(posts: _Columns, known: _Texts) -> tuple[Flags, _Texts]:
+    """Say of each post whether its author had its text before, and return what texts each author has."""
+    times = np.concatenate((posts.times, known.first, known.last))
+    authors = np.concatenate((posts.authors, known.authors, known.authors))
+    fingerprints = np.concatenate((posts.fingerprints, known.fingerprints, known.fingerprints))
+    ids = np.concatenate((posts.ids, np.zeros(2 * len(known.authors), np.uint64)))
+    # A text that is known from a post's own time is known from that post.
+    after = np.arange(len(times)) >= len(posts.times)
+    order = np.lexsort((ids, after, times, fingerprints, authors))
+    first = _starts(authors[order]) | _starts(fingerprints[order])
     repeats = np.zeros(len(order), np.bool_)
-    repeats[order] = ~(_starts(posts.authors[order]) | _starts(posts.fingerprints[order]))
-    repeats[posts.fingerprints == 0] = False
-    return repeats
+    repeats[order] = ~first
+    repeats[fingerprints == 0] = False
+    starts = np.flatnonzero(first)
+    ends = np.append(starts[1:], len(order))[: len(starts)] - 1
+    texts = _Texts(authors[order[starts]], fingerprints[order[starts]], times[order[starts]], times[order[ends]])
+    return repeats[: len(posts.times)], texts
 
 
 def _late_copies(posts: _Columns, rules: HistoryRules) -> Flags:
