@@ -1,8 +1,11 @@
 """What the filter does with the recordings and with simulated posts: who is rejected, why, and what the scores are.
 
-    python bench/credibility.py [--seed 3] [--minutes 360]
+    python bench/credibility.py [--seed 3] [--minutes 2880]
 
-Posts go through ingest and the filter as they are, in memory, in the order of their recording and without known bots.
+Posts go through ingest and the filter as they are, in memory, in the order of their recording. Every midnight of their
+own clock what is known of their authors is learned from the week before it, as the daily job does; the simulator's
+published list of bots is the only list. "Formula" is the four factors alone, in the same run.
+
 A text is what is left of a post without case, links, mentions and punctuation; campaign: a text of ten or more posts
 that reach the filter, reposts aside; a campaign's first three posts are let off. Rejected are those that do not
 leave the filter; what ingest drops never reaches it. The Telegram channels are about coins that are not tracked, so
@@ -17,24 +20,26 @@ import gzip
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import orjson
 
+from filter_svc.author_history import MemoryAuthorHistory
 from filter_svc.credibility import account_age_days
 from filter_svc.known_bots import MemoryKnownBots
 from filter_svc.service import FilterStage
 from ingest_svc.claims import MemoryClaims
 from ingest_svc.service import IngestStage
-from ingest_svc.sources.simulator import simulate
+from ingest_svc.sources.simulator import listed_bots, simulate
 from ingest_svc.text import own_words
-from sentimesh.pb.pipeline_pb2 import ExplainCredibilityResponse, RawPost
+from sentimesh.author_history import DAY_MS, AuthorRecord, WeekOfAuthors
+from sentimesh.pb.pipeline_pb2 import ExplainCredibilityResponse, FilteredPost, RawPost, RejectedPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
 from sentimesh.settings import DEFAULT_SYMBOLS
-from sentimesh.stage import Delivery, Drop, Forward
+from sentimesh.stage import Delivery, Drop, Forward, Outcome
 from sentimesh.symbols import TrackedExtractor, load_assets
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "posts"
@@ -75,6 +80,7 @@ class Run:
     judged: list[Judged]
     read: int
     dropped: Counter[str]
+    learned: Mapping[str, AuthorRecord]
 
 
 def recorded(path: Path) -> Iterator[tuple[RawPost, str]]:
@@ -90,7 +96,8 @@ def simulated(seed: int, minutes: int) -> Iterator[tuple[RawPost, str]]:
     """Yield simulated posts, with their labels."""
     for post in simulate(seed, START_MS, DEFAULT_SYMBOLS, POSTS_PER_MINUTE, minutes * 60_000):
         payload = orjson.dumps(post.payload)
-        yield RawPost(platform=post.platform, payload=payload, received_at_ms=post.event_time_ms), post.label
+        label = f"{post.label} {post.kind}".strip()
+        yield RawPost(platform=post.platform, payload=payload, received_at_ms=post.event_time_ms), label
 
 
 def folded(text: str) -> str:
@@ -106,13 +113,51 @@ class Everything(TrackedExtractor):
         return [["BTC"] for _ in texts]
 
 
-async def run(posts: Iterable[tuple[RawPost, str]], extractor: type[TrackedExtractor] = TrackedExtractor) -> Run:
+class Learning:
+    """What is known of authors, learned anew every midnight that the posts' clock passes."""
+
+    def __init__(self, listed: Collection[str]) -> None:
+        self.bots = set(listed)
+        self.multipliers: dict[str, float] = {}
+        self.records: dict[str, AuthorRecord] = {}
+        self._listed = listed
+        self._week = WeekOfAuthors()
+        self._next_ms = 0
+
+    def until(self, now_ms: int) -> None:
+        """Learn what was due before now."""
+        while self._next_ms and self._next_ms <= now_ms:
+            self.records = {record.author: record for record in self._week.judge(self._next_ms, self.records)}
+            self.bots.clear()
+            self.bots.update(self._listed, (name for name, record in self.records.items() if record.is_known_bot))
+            self.multipliers.clear()
+            self.multipliers.update((name, record.multiplier) for name, record in self.records.items())
+            self._next_ms += DAY_MS
+        self._next_ms = self._next_ms or (now_ms // DAY_MS + 1) * DAY_MS
+
+    def take(self, outcome: Outcome) -> None:
+        """Take what became of a post."""
+        message = (
+            outcome.record if isinstance(outcome, Drop) else outcome.message if isinstance(outcome, Forward) else None
+        )
+        if isinstance(message, FilteredPost | RejectedPost):
+            self._week.add(message)
+
+
+async def run(
+    posts: Iterable[tuple[RawPost, str]],
+    extractor: type[TrackedExtractor] = TrackedExtractor,
+    listed: Collection[str] = (),
+) -> Run:
     """Send posts through ingest and filter; a post of several symbols counts once."""
     ingest = IngestStage(
         extractor(load_assets(DEFAULT_SYMBOLS)), MemoryClaims(limit=1_000_000), ["en"], lambda: START_MS
     )
-    stage, session = FilterStage(MemoryKnownBots()), FilterStage(MemoryKnownBots())
-    found, dropped = Run([], 0, Counter()), Counter[str]()
+    learning = Learning(listed)
+    stage, explaining = (
+        FilterStage(MemoryKnownBots(learning.bots), history=MemoryAuthorHistory(learning.multipliers)) for _ in range(2)
+    )
+    judged, dropped = list[Judged](), Counter[str]()
     mentions: list[tuple[SocialPost, str]] = []
     number = 0
     for number, (raw, label) in enumerate(posts, 1):
@@ -124,13 +169,15 @@ async def run(posts: Iterable[tuple[RawPost, str]], extractor: type[TrackedExtra
                 dropped[outcome.reason if isinstance(outcome, Drop) else "rejected"] += 1
     for start in range(0, len(mentions), BATCH):
         batch = mentions[start : start + BATCH]
+        learning.until(batch[0][0].timestamp_ms)
         outcomes_of = await stage.process([Delivery(post, start + at) for at, (post, _) in enumerate(batch, 1)])
         for (post, label), [outcome] in zip(batch, outcomes_of, strict=True):
             reason = outcome.reason if isinstance(outcome, Drop) else None
-            explained = await session.explain(post)
+            learning.take(outcome)
+            explained = await explaining.explain(post)
             assert explained.drop_reason == (reason or ""), f"{post.post_id} is explained with another end than it has"
-            found.judged.append(Judged(post, folded(post.text), label, reason, explained))
-    return Run(found.judged, number, dropped)
+            judged.append(Judged(post, folded(post.text), label, reason, explained))
+    return Run(judged, number, dropped, learning.records)
 
 
 def proportion(hits: Sequence[bool]) -> str:
@@ -153,9 +200,6 @@ def campaigns(run: Run) -> None:
     print(f"  texts of {CAMPAIGN_POSTS} posts or more: {len(flooded)}, with {sum(map(len, flooded)):,} posts")
     row("campaign posts from the fourth on (aim: over 90 %)", late)
     row("  and three of the text in the hour before them", soon)
-    print(f"  {'  known to be copies':<52} {proportion([item.explained.near_duplicate for item in late])}")
-    under = [item.explained.credibility_score_as_copy < item.explained.min_credibility for item in late]
-    print(f"  {'  rejected if all were known to be copies':<52} {proportion(under)}")
     row("text once, account over a year (aim: under 2 %)", old)
     row("text once, account age unknown", unknown)
     row("text once, any account", single)
@@ -172,7 +216,9 @@ def _soon(items: Sequence[Judged]) -> list[Judged]:
 
 def row(name: str, judged: Sequence[Judged]) -> None:
     """Print how many of these posts are rejected."""
-    print(f"  {name:<52} {proportion([item.reason is not None for item in judged])}")
+    formula = [item.explained.sum < item.explained.min_credibility for item in judged]
+    alone = f"  formula {sum(formula) / len(formula):7.2%}" if formula else ""
+    print(f"  {name:<52} {proportion([item.reason is not None for item in judged])}{alone}")
 
 
 def reasons(judged: Sequence[Judged]) -> str:
@@ -220,11 +266,17 @@ def report(title: str, found: Run) -> None:
     print(f"\n{title}: {found.read:,} posts, {len(found.judged):,} reach the filter; ingest drops {dropped or 'none'}")
     row("all", found.judged)
     print(f"  reasons: {reasons(found.judged)}")
+    bots = [record for record in found.learned.values() if record.is_known_bot]
+    print(f"  accounts learned: {len(found.learned):,}, of them bots {Counter(record.rule for record in bots)!r}")
     campaigns(found)
-    for label in dict.fromkeys(item.label for item in found.judged if item.label):
-        of_label = [item for item in found.judged if item.label == label]
-        row(f"labelled {label}", of_label)
-        print(f"    reasons: {reasons(of_label)}")
+    labels = sorted({item.label for item in found.judged if item.label})
+    for group in sorted({label.partition(" ")[0] for label in labels}):
+        row(f"labelled {group}", [item for item in found.judged if item.label.partition(" ")[0] == group])
+        for label in labels:
+            if label.startswith(group):
+                of_label = [item for item in found.judged if item.label == label]
+                row(f"  {label}", of_label)
+                print(f"      {reasons(of_label)}")
     distributions(found.judged)
 
 
@@ -232,7 +284,7 @@ def main() -> None:
     """Measure the recordings that are here, and a simulation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--minutes", type=int, default=360)
+    parser.add_argument("--minutes", type=int, default=2880)
     arguments = parser.parse_args()
     for title, name in RECORDINGS.items():
         path = DATA / name
@@ -242,7 +294,8 @@ def main() -> None:
         report(title, asyncio.run(run(recorded(path))))
         if title == TELEGRAM:
             report(f"{title}, as if all named BTC", asyncio.run(run(recorded(path), Everything)))
-    simulation = asyncio.run(run(simulated(arguments.seed, arguments.minutes)))
+    posts = simulated(arguments.seed, arguments.minutes)
+    simulation = asyncio.run(run(posts, listed=listed_bots()))
     report(f"Simulator, seed {arguments.seed}, {arguments.minutes} minutes", simulation)
 
 

@@ -22,10 +22,10 @@ class AuthorHistory(Protocol):
 
 
 class MemoryAuthorHistory:
-    """Fixed multipliers, for a filter without Redis."""
+    """Multipliers that somebody else keeps, for a filter without Redis."""
 
     def __init__(self, multipliers: Mapping[str, float] | None = None) -> None:
-        self._multipliers = multipliers or {}
+        self._multipliers = {} if multipliers is None else multipliers
 
     async def multipliers(self, authors: Sequence[str]) -> list[float]:
         """Return each author's."""

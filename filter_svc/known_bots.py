@@ -36,14 +36,14 @@ def members(author: str) -> list[str]:
 
 
 class MemoryKnownBots:
-    """A fixed list, for a filter without Redis."""
+    """A list that somebody else keeps, for a filter without Redis."""
 
     def __init__(self, bots: Collection[str] = ()) -> None:
-        self._bots = frozenset(bots)
+        self._bots = bots
 
     async def contains(self, authors: Sequence[str]) -> list[bool]:
         """Say of each author whether it is on the list."""
-        return [not self._bots.isdisjoint(members(author)) for author in authors]
+        return [any(member in self._bots for member in members(author)) for author in authors]
 
 
 class RedisKnownBots:

@@ -13,7 +13,14 @@ from filter_svc.judgement import Judgement
 from filter_svc.known_bots import KnownBots
 from filter_svc.multipliers import MultiplierOptions, multipliers
 from filter_svc.near_duplicates import MemoryNearDuplicates, NearDuplicates, Original, Seen
-from filter_svc.sightings import DEFAULT_COPIES_MS, MemorySightings, Sighted, Sighting, Sightings
+from filter_svc.sightings import (
+    DEFAULT_CHANNEL_COPIES_MS,
+    DEFAULT_COPIES_MS,
+    MemorySightings,
+    Sighted,
+    Sighting,
+    Sightings,
+)
 from sentimesh.errors import MalformedMessageError
 from sentimesh.native import simhash64
 from sentimesh.pb.pipeline_pb2 import ExplainCredibilityResponse
@@ -41,6 +48,11 @@ def author_of(post: SocialPost) -> str:
     return f"{post.platform}:{post.author_id}" if post.author_id else ""
 
 
+def is_channel(post: SocialPost) -> bool:
+    """Say whether a post's author is a broadcast channel; of Telegram's ids those that start with -100 are."""
+    return post.platform == "telegram" and post.author_id.startswith("-100")
+
+
 class FilterStage(Stage[SocialPost]):
     """Gives each post its credibility and drops what is under the threshold.
 
@@ -63,23 +75,24 @@ class FilterStage(Stage[SocialPost]):
         simhash_threshold: int = 3,
         simhash_ttl_ms: int = 3_600_000,
         copies_ms: int = DEFAULT_COPIES_MS,
+        channel_copies_ms: int = DEFAULT_CHANNEL_COPIES_MS,
         live: Sightings | None = None,
     ) -> None:
         """Defaults are the specification's ``spam_filter`` settings; ``min_credibility`` is 0.0 to 1.0.
 
         ``near_duplicates`` and ``sightings``: what other filters have seen as well; without them, what this one sees.
-        ``history``: what was learned of authors. ``copies_ms``: how long copies are counted. ``live``: whose counts
+        ``history``: what was learned of authors. ``copies_ms`` and ``channel_copies_ms``: how long copies are counted. ``live``: whose counts
         explanations are of, its own where not given.
         """
         self._known_bots = known_bots
         self._near_duplicates = near_duplicates or MemoryNearDuplicates(simhash_threshold, simhash_ttl_ms)
-        self._sightings = sightings or MemorySightings(copies_ms)
+        self._sightings = sightings or MemorySightings(copies_ms, channel_copies_ms)
         self._history = history or MemoryAuthorHistory({})
         self._options = options or MultiplierOptions()
         self._min_credibility = min_credibility
         self._simhash_threshold = simhash_threshold
         self._simhash_ttl_ms = simhash_ttl_ms
-        self._copies_ms = copies_ms
+        self._windows = copies_ms, channel_copies_ms
         self._live = live
         self._explained = 0
 
@@ -110,7 +123,8 @@ class FilterStage(Stage[SocialPost]):
             min_credibility=self._min_credibility,
             simhash_threshold=self._simhash_threshold,
             simhash_ttl_ms=self._simhash_ttl_ms,
-            copies_ms=self._copies_ms,
+            copies_ms=self._windows[0],
+            channel_copies_ms=self._windows[1],
             live=self._sightings,
         )
 
@@ -156,6 +170,7 @@ class FilterStage(Stage[SocialPost]):
                     delivery.message.timestamp_ms,
                     author,
                     _texts(fingerprint, original),
+                    is_channel=is_channel(delivery.message),
                 )
                 for delivery, author, fingerprint, original in zip(batch, authors, fingerprints, originals, strict=True)
             ],

@@ -1,11 +1,12 @@
--- ARGV: whether the posts are remembered (1 or 0), for how long texts are and authors are (ms), the most posts kept of
--- a text and of an author, how many of the first of them, by how much longer keys live (ms), then the posts (packed).
+-- ARGV: whether the posts are remembered (1 or 0), for how long texts are, those of a channel and authors (ms), the most
+-- posts kept of a text and of an author, how many of the first of them, by how much longer keys live (ms), then the
+-- posts (packed).
 -- Returns for each: copies, their authors, own copies, posts of the author, posts and authors of the hour before.
 
 local remember = ARGV[1] == '1'
-local text_ms, author_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
-local text_limit, author_limit, first_kept = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local text_life, author_life = text_ms + tonumber(ARGV[7]), author_ms + tonumber(ARGV[7])
+local text_ms, channel_ms, author_ms = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local text_limit, author_limit, first_kept = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local longer = tonumber(ARGV[8])
 local call, unpack_numbers, sub = redis.call, struct.unpack, string.sub
 local SIZE, ID, AUTHOR = 24, 16, 20
 local NOBODY = '\0\0\0\0'
@@ -42,13 +43,13 @@ local function earlier(key, post, window)
   return entries, found, known
 end
 
-local function insert(key, entries, post, window, limit, life)
-  call('SET', key, trimmed(entries, post.time, window, limit) .. post.entry, 'PX', life)
+local function insert(key, entries, post, window, limit)
+  call('SET', key, trimmed(entries, post.time, window, limit) .. post.entry, 'PX', window + longer)
 end
 
-local function of_text(key, post, best)
-  local entries, found, known = earlier(key, post, text_ms)
-  if remember and not known then insert(key, entries, post, text_ms, text_limit, text_life) end
+local function of_text(key, window, post, best)
+  local entries, found, known = earlier(key, post, window)
+  if remember and not known then insert(key, entries, post, window, text_limit) end
   if #found <= best[1] then return best end
   local authors, seen, own = 0, {}, 0
   for _, at in ipairs(found) do
@@ -72,9 +73,9 @@ local function of_author(key, post)
       if math.floor(t / author_ms) == hour then first = 0 end
     end
     local crowd = string.format('social:population:%.0f', hour)
-    if call('HINCRBY', crowd, 'posts', 1) == 1 then call('PEXPIRE', crowd, author_life + author_ms) end
+    if call('HINCRBY', crowd, 'posts', 1) == 1 then call('PEXPIRE', crowd, 2 * author_ms + longer) end
     if first == 1 then call('HINCRBY', crowd, 'authors', 1) end
-    insert(key, entries, post, author_ms, author_limit, author_life)
+    insert(key, entries, post, author_ms, author_limit)
   end
   return #found
 end
@@ -92,20 +93,21 @@ local function crowd_before(time)
 end
 
 local out = {}
-for i = 8, #ARGV do
+for i = 9, #ARGV do
   local packed = ARGV[i]
-  local sequence, time, texts = unpack_numbers('>dd', packed)
+  local sequence, time = unpack_numbers('>dd', packed)
   local post = {
     sequence = sequence, time = time, entry = sub(packed, 1, SIZE),
     id = sub(packed, ID + 1, ID + 4), author = sub(packed, AUTHOR + 1, AUTHOR + 4),
   }
-  texts = string.byte(packed, SIZE + 1)
+  local is_channel, texts = string.byte(packed, SIZE + 1, SIZE + 2)
+  local author, written = sub(packed, SIZE + 3 + 8 * texts), 0
   local best = {0, 0, 0}
   for n = 0, texts - 1 do
-    local high, low = unpack_numbers('>I4I4', packed, SIZE + 2 + 8 * n)
-    best = of_text(string.format('social:copies:%08x%08x', high, low), post, best)
+    local text = string.format('%08x%08x', unpack_numbers('>I4I4', packed, SIZE + 3 + 8 * n))
+    best = of_text('social:copies:' .. text, text_ms, post, best)
+    if is_channel == 1 then best = of_text('social:copies:' .. author .. ':' .. text, channel_ms, post, best) end
   end
-  local author, written = sub(packed, SIZE + 2 + 8 * texts), 0
   -- The crowd first: its own hour is not the one before.
   local crowd = crowd_before(time)
   if author ~= '' then written = of_author('social:frequency:' .. author, post) end

@@ -2,6 +2,8 @@
 
 ``social:copies:{fingerprint}``
     Posts of a text, in the order in which they were counted: sequence, time, hashes of id and author, 24 bytes each.
+``social:copies:{platform}:{author_id}:{fingerprint}``
+    Posts of a text by one broadcast channel, alike: remembered for longer, because its own words are all it says.
 ``social:frequency:{platform}:{author_id}``
     Posts of an author, alike.
 ``social:population:{hour}``
@@ -27,6 +29,7 @@ from filter_svc.outage import Outage
 
 HOUR_MS = 3_600_000
 DEFAULT_COPIES_MS = 24 * HOUR_MS
+DEFAULT_CHANNEL_COPIES_MS = 30 * 24 * HOUR_MS
 # A filter that was away for so long finds what came before; by the server's clock, and it only bounds memory.
 AWAY_MS = 6 * HOUR_MS
 TEXT_LIMIT, AUTHOR_LIMIT = 32, 128
@@ -43,7 +46,7 @@ class Sighting:
     """A post, its number in the stream, its time (epoch milliseconds) and its author, ``{platform}:{author_id}``.
 
     ``texts``: fingerprints under which it is counted, its own and that of what it is nearly a copy of; none for a
-    post without words. ``author`` is empty where it is unknown.
+    post without words. ``author`` is empty where it is unknown. ``is_channel``: it is a broadcast channel.
     """
 
     post_id: str
@@ -51,13 +54,15 @@ class Sighting:
     timestamp_ms: int
     author: str
     texts: tuple[int, ...]
+    is_channel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Sighted:
     """What was seen earlier in the stream.
 
-    ``copies``: other posts of the same words within the time they are remembered, ``copy_authors`` their authors,
+    ``copies``: other posts of the same words within the time they are remembered (of everybody, or of the channel
+    itself, whichever are more), ``copy_authors`` their authors,
     ``own_copies`` those of the post's own author. ``author_posts``: other posts of its author within an hour.
     ``population``: posts of a mean author in the hour before the post's, 0.0 while that is unknown.
     """
@@ -127,10 +132,12 @@ class _Kept(dict[_K, list[_Entry]]):
 class MemorySightings:
     """What this process has seen, of the newest 200,000 texts and authors."""
 
-    def __init__(self, copies_ms: int = DEFAULT_COPIES_MS) -> None:
-        """``copies_ms``: how long a text is remembered."""
+    def __init__(self, copies_ms: int = DEFAULT_COPIES_MS, channel_copies_ms: int = DEFAULT_CHANNEL_COPIES_MS) -> None:
+        """``copies_ms``: how long a text is remembered; ``channel_copies_ms``: a broadcast channel's own text."""
         self._copies_ms = copies_ms
-        self._texts = _Kept[int]()
+        self._channel_copies_ms = channel_copies_ms
+        # Of everybody, and of one channel.
+        self._texts = _Kept[tuple[str, int]]()
         self._authors = _Kept[str]()
         # By hour: posts, authors.
         self._population: dict[int, tuple[int, int]] = {}
@@ -144,13 +151,15 @@ class MemorySightings:
         entry = _Entry(post.sequence, post.timestamp_ms, post.post_id, post.author)
         posts, authors = self._population.get(post.timestamp_ms // HOUR_MS - 1, (0, 0))
         copies: list[_Entry] = []
+        windows = [("", self._copies_ms), *([(post.author, self._channel_copies_ms)] if post.is_channel else [])]
         for text in post.texts:
-            entries = self._texts.get(text, [])
-            known, found = _earlier(entries, entry, self._copies_ms)
-            copies = max(copies, found, key=len)
-            if remember and not known:
-                kept = _trimmed(entries, post.timestamp_ms, self._copies_ms, TEXT_LIMIT)
-                self._texts.put(text, [*kept, entry])
+            for of_whom, window_ms in windows:
+                entries = self._texts.get((of_whom, text), [])
+                known, found = _earlier(entries, entry, window_ms)
+                copies = max(copies, found, key=len)
+                if remember and not known:
+                    kept = _trimmed(entries, post.timestamp_ms, window_ms, TEXT_LIMIT)
+                    self._texts.put((of_whom, text), [*kept, entry])
         return Sighted(
             copies=len(copies),
             copy_authors=len({found.author for found in copies}),
@@ -178,12 +187,18 @@ class RedisSightings:
     seen since.
     """
 
-    def __init__(self, client: redis.Redis, outage: Outage, copies_ms: int = DEFAULT_COPIES_MS) -> None:
-        """``copies_ms``: how long a text is remembered."""
+    def __init__(
+        self,
+        client: redis.Redis,
+        outage: Outage,
+        copies_ms: int = DEFAULT_COPIES_MS,
+        channel_copies_ms: int = DEFAULT_CHANNEL_COPIES_MS,
+    ) -> None:
+        """``copies_ms``: how long a text is remembered; ``channel_copies_ms``: a broadcast channel's own text."""
         self._script = client.register_script(files("filter_svc").joinpath("sightings.lua").read_text())
         self._outage = outage
-        self._copies_ms = copies_ms
-        self._settings = (copies_ms, HOUR_MS, TEXT_LIMIT, AUTHOR_LIMIT, FIRST_KEPT, AWAY_MS)
+        self._windows = copies_ms, channel_copies_ms
+        self._settings = (copies_ms, channel_copies_ms, HOUR_MS, TEXT_LIMIT, AUTHOR_LIMIT, FIRST_KEPT, AWAY_MS)
         self._stand_in: MemorySightings | None = None
 
     async def count(self, posts: Sequence[Sighting], *, remember: bool = True) -> list[Sighted]:
@@ -201,7 +216,7 @@ class RedisSightings:
             ]
 
         def stand_in() -> list[Sighted]:
-            self._stand_in = self._stand_in or MemorySightings(self._copies_ms)
+            self._stand_in = self._stand_in or MemorySightings(*self._windows)
             return [self._stand_in.count_one(post, remember) for post in posts]
 
         return await self._outage.ask("sightings", ask, stand_in)
@@ -219,7 +234,7 @@ def _packed(post: Sighting) -> bytes:
             struct.pack(">dd", post.sequence, post.timestamp_ms),
             _short(post.post_id),
             _short(post.author) if post.author else bytes(4),
-            struct.pack(f">B{len(post.texts)}Q", len(post.texts), *post.texts),
+            struct.pack(f">BB{len(post.texts)}Q", post.is_channel, len(post.texts), *post.texts),
             post.author.encode(),
         )
     )

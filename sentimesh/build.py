@@ -71,19 +71,25 @@ def filtering(settings: Settings, metrics: Metrics, client: redis.asyncio.Redis)
     """Return the filter stage; all that it has seen and knows of authors is shared through Redis."""
     options = settings.spam_filter
     threshold, ttl_ms = options.simhash_threshold, int(options.simhash_ttl_hours * HOUR_MS)
-    copies_ms = options.flooding.remember_hours * HOUR_MS
+    copies_ms, channel_copies_ms = copies_windows_ms(options)
     outage = Outage(on_degraded=lambda what: metrics.filter_degraded.labels(what).inc())
     return FilterStage(
         RedisKnownBots(client, outage),
         RedisNearDuplicates(client, threshold, ttl_ms, on_degraded=metrics.near_duplicates_degraded.inc),
-        RedisSightings(client, outage, copies_ms),
+        RedisSightings(client, outage, copies_ms, channel_copies_ms),
         RedisAuthorHistory(client, outage),
         options=multiplier_options(options),
         min_credibility=options.min_credibility_threshold,
         simhash_threshold=threshold,
         simhash_ttl_ms=ttl_ms,
         copies_ms=copies_ms,
+        channel_copies_ms=channel_copies_ms,
     )
+
+
+def copies_windows_ms(options: SpamFilter) -> tuple[int, int]:
+    """Return for how long a text is remembered, and a channel's own."""
+    return options.flooding.remember_hours * HOUR_MS, options.flooding.channel_remember_hours * HOUR_MS
 
 
 def multiplier_options(options: SpamFilter) -> MultiplierOptions:

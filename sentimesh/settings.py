@@ -167,6 +167,8 @@ class Flooding(Section):
 
     # How long a text is remembered, as a fingerprint: about 200 bytes of Redis for each.
     remember_hours: Annotated[int, Field(ge=1, le=168), _Number] = 24
+    # The same for a Telegram channel's own texts: a channel repeats itself every few days.
+    channel_remember_hours: Annotated[int, Field(ge=1, le=2160), _Number] = 720
     copies: Positive = 3
     # Texts under so many characters, links and punctuation aside, are alike by chance.
     short_text_copies: Positive = 10

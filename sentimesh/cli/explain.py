@@ -23,7 +23,7 @@ from filter_svc.known_bots import MemoryKnownBots
 from filter_svc.service import FilterStage
 from ingest_svc.claims import MemoryClaims
 from ingest_svc.service import IngestStage
-from sentimesh.build import multiplier_options
+from sentimesh.build import copies_windows_ms, multiplier_options
 from sentimesh.cli.gateway import TIMEOUT_SECONDS, show, to_json
 from sentimesh.errors import MalformedMessageError, SentimeshError
 from sentimesh.pb.pipeline_pb2 import (
@@ -115,13 +115,15 @@ async def _explain(
 @asynccontextmanager
 async def _local(settings: Settings) -> AsyncIterator[Explain]:
     options = settings.spam_filter
+    copies_ms, channel_copies_ms = copies_windows_ms(options)
     yield FilterStage(
         MemoryKnownBots(),
         options=multiplier_options(options),
         min_credibility=options.min_credibility_threshold,
         simhash_threshold=options.simhash_threshold,
         simhash_ttl_ms=int(options.simhash_ttl_hours * HOUR_MS),
-        copies_ms=options.flooding.remember_hours * HOUR_MS,
+        copies_ms=copies_ms,
+        channel_copies_ms=channel_copies_ms,
     ).explain
 
 

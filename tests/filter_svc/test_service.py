@@ -268,3 +268,21 @@ async def test_what_is_kept_of_a_dropped_post() -> None:
     assert (record.timestamp_ms, record.reason, record.credibility_score) == (NOW_MS, "known_bot", 0.0)
     assert (record.multipliers.known_bot, record.multipliers.author_history) == (0.0, 1.0)
     assert record.factors.originality == 0.25
+
+
+async def test_a_channel_that_says_the_same_every_week_floods_and_a_person_does_not() -> None:
+    week_ms = 7 * DAY_MS
+
+    def weekly(author_id: str, platform: str) -> list[SocialPost]:
+        posts = [make_post(f"{platform}:{n}", author_id=author_id, timestamp_ms=NOW_MS + n * week_ms) for n in range(5)]
+        for post in posts:
+            post.platform = platform
+            # Telegram says nothing of a channel.
+            post.ClearField("author")
+        return posts
+
+    of_channel = await run(FilterStage(MemoryKnownBots()), weekly("-1001234", "telegram"))
+    assert [isinstance(outcome, Forward) for outcome in of_channel] == [True, True, True, False, False]
+    assert of_channel[3] == Drop("telegram:3", "BTC", "flooding", 0.1562)
+    of_person = await run(FilterStage(MemoryKnownBots()), weekly("1234", "telegram"))
+    assert all(isinstance(outcome, Forward) for outcome in of_person)
