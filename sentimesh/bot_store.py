@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 import redis.asyncio
-import redis.exceptions
 
 from filter_svc.known_bots import KNOWN_BOTS_KEY
 from sentimesh.bot_lists import PLATFORMS
-from sentimesh.errors import StorageUnavailableError
+from sentimesh.lease import LEASE_MS, answering, lease
 
-# The longest that a refresh may take; one that dies holds up the next for so long.
-LEASE_MS = 600_000
+KEPT = "the known bots"
 MEMBERS_AT_ONCE = 1_000
 
 # Takes accounts out of a set. One listed by its id alone is a bot on every platform: cleared on one of them it stays
@@ -132,10 +129,23 @@ end
 return count
 """
 
-_RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  redis.call('DEL', KEYS[1])
+# KEYS: the set. ARGV: the part that no longer lists it, the account. Returns whether it is still a known bot, because
+# another part lists it, by its id alone perhaps, or because it was added by hand.
+_UNLIST = """
+local base, name = KEYS[1], ARGV[2]
+local id = string.match(name, '^%l+:(.+)$') or name
+redis.call('SREM', base .. ':part:' .. ARGV[1], name)
+local others = {base .. ':manual'}
+for part in string.gmatch(redis.call('HGET', base .. ':state', 'parts') or '', '%S+') do
+  table.insert(others, base .. ':part:' .. part)
 end
+for _, other in ipairs(others) do
+  if redis.call('SISMEMBER', other, name) == 1 or redis.call('SISMEMBER', other, id) == 1 then
+    return redis.call('SISMEMBER', base, name) + redis.call('SISMEMBER', base, id)
+  end
+end
+redis.call('SREM', base, name)
+return 0
 """
 
 
@@ -173,11 +183,11 @@ class BotStore:
         self._add = client.register_script(_ADD)
         self._remove = client.register_script(_REMOVE)
         self._swap = client.register_script(_SWAP)
-        self._release = client.register_script(_RELEASE)
+        self._unlist = client.register_script(_UNLIST)
 
     async def count(self) -> int:
         """Return how many accounts are known bots."""
-        async with _redis():
+        async with answering(KEPT):
             return int(await self._client.scard(self._key))
 
     async def add(self, members: Collection[str], *, respect_removed: bool = False) -> tuple[int, int]:
@@ -185,21 +195,21 @@ class BotStore:
 
         ``respect_removed``: leave out those that were removed by hand, instead of taking that back.
         """
-        async with _redis():
+        async with answering(KEPT):
             given = await self._upload(members, uuid.uuid4().hex)
             new, total = await self._add(keys=[self._key, given], args=[int(respect_removed)])
         return int(new), int(total)
 
     async def remove(self, members: Collection[str]) -> tuple[int, int]:
         """Take accounts off for good, whoever lists them; return how many were on and how many are left."""
-        async with _redis():
+        async with answering(KEPT):
             given = await self._upload(members, uuid.uuid4().hex)
             found, total = await self._remove(keys=[self._key, given])
         return int(found), int(total)
 
     async def state(self) -> State:
         """Return where the refreshing stands."""
-        async with _redis():
+        async with answering(KEPT):
             stored = await self._client.hgetall(f"{self._key}:state")
         fields = {_text(key): _text(value) for key, value in stored.items()}
         parts = (
@@ -214,18 +224,14 @@ class BotStore:
             parts=tuple(parts),
         )
 
-    @asynccontextmanager
-    async def lease(self) -> AsyncIterator[str | None]:
+    async def unlist(self, part: str, account: str) -> bool:
+        """Take an account ``{platform}:{author_id}`` out of a part; return whether it is a known bot all the same."""
+        async with answering(KEPT):
+            return bool(await self._unlist(keys=[self._key], args=[part, account]))
+
+    def lease(self) -> AbstractAsyncContextManager[str | None]:
         """Be the one who refreshes: yield a token for :meth:`swap`, or None when another one is at it."""
-        key, token = f"{self._key}:lease", uuid.uuid4().hex
-        async with _redis():
-            mine = await self._client.set(key, token, nx=True, px=LEASE_MS)
-        try:
-            yield token if mine else None
-        finally:
-            if mine:
-                async with _redis():
-                    await self._release(keys=[key], args=[token])
+        return lease(self._client, f"{self._key}:lease", KEPT)
 
     async def swap(
         self, token: str, read: Mapping[str, tuple[str, Collection[str]] | None], *, now_ms: int
@@ -237,7 +243,7 @@ class BotStore:
         has run out.
         """
         arguments: list[str | bytes | int] = [token, now_ms, int(None not in read.values())]
-        async with _redis():
+        async with answering(KEPT):
             for name, part in read.items():
                 arguments += [name, int(part is not None)]
                 if part is None:
@@ -252,7 +258,7 @@ class BotStore:
     async def origins(self) -> dict[str, set[str]]:
         """Return every known bot with where it is from: ``manual`` and names of parts."""
         state = await self.state()
-        async with _redis():
+        async with answering(KEPT):
             found: dict[str, set[str]] = {member: set() async for member in self._members(self._key)}
             for name in ("manual", *(f"part:{part.name}" for part in state.parts)):
                 async for member in self._members(f"{self._key}:{name}"):
@@ -264,7 +270,7 @@ class BotStore:
 
     async def removed(self) -> list[str]:
         """Return the accounts that were taken off by hand."""
-        async with _redis():
+        async with answering(KEPT):
             return sorted([member async for member in self._members(f"{self._key}:removed")])
 
     async def _members(self, key: str) -> AsyncIterator[str]:
@@ -286,14 +292,3 @@ class BotStore:
 
 def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
-
-
-@asynccontextmanager
-async def _redis() -> AsyncIterator[Any]:
-    try:
-        yield
-    except (redis.exceptions.RedisError, OSError) as error:
-        # From None: such an error may quote the URL, which may hold a password.
-        raise StorageUnavailableError(
-            f"Redis does not keep the known bots ({type(error).__name__}): check the server of storage.redis.url"
-        ) from None

@@ -18,6 +18,7 @@ from sentimesh.bot_lists import is_url, read_list, shown
 from sentimesh.bot_store import BotStore, State
 from sentimesh.build import HOUR_MS, now_ms
 from sentimesh.errors import SentimeshError, StorageUnavailableError
+from sentimesh.lease import LEASE_MS
 from sentimesh.settings import Settings
 from sentimesh.storage.postgres import available
 from sentimesh.telemetry import Metrics
@@ -29,6 +30,8 @@ LOOK_SECONDS = 60.0
 # A refresh that failed in part is tried again after that.
 RETRY_MS = 900_000
 LEARNED = "learned"
+# How often it is looked at whether another one's refresh is over.
+BUSY_SECONDS = 0.2
 
 _LEARNED = "SELECT author_id FROM social_author_credibility WHERE is_known_bot"
 Read = Callable[[str], Awaitable[Collection[str]]]
@@ -47,12 +50,13 @@ class Refresher:
         now_ms: Callable[[], int] = now_ms,
         read: Read = read_list,
         on_failure: Callable[[str], None] = lambda _kind: None,
+        on_unread: Callable[[str], None] = lambda _sentence: None,
         on_count: Callable[[int], None] = lambda _count: None,
     ) -> None:
         """``sources``: files and URLs; ``learned`` returns the accounts learned to be bots.
 
         ``on_failure`` is told ``file``, ``url``, ``learned`` or ``redis`` for each thing that did not work,
-        ``on_count`` how many bots are known.
+        ``on_unread`` what did not in a sentence, ``on_count`` how many bots are known.
         """
         self._store = store
         self._sources = {_name(source): source for source in sources}
@@ -61,6 +65,7 @@ class Refresher:
         self._now_ms = now_ms
         self._read = read
         self._on_failure = on_failure
+        self._on_unread = on_unread
         self._on_count = on_count
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -88,12 +93,44 @@ class Refresher:
             # Another replica may have been faster.
             if token is None or not self._is_due(await self._store.state(), when_changed):
                 return None
-            started_ms = self._now_ms()
-            read = await asyncio.gather(*(self._part(name) for name in self._names))
-            count = await self._store.swap(token, dict(zip(self._names, read, strict=True)), now_ms=started_ms)
-        if count is not None:
-            log.info("known_bots.refreshed", bots=count, unreadable=read.count(None))
+            return await self._swap(token)
+
+    async def refresh_now(self) -> int:
+        """Refresh the set, due or not, once nobody else is at it; return its size.
+
+        Raises StorageUnavailableError when Redis fails, and when somebody is at it for longer than a lease lasts.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEASE_MS / 1000):
+                while True:
+                    async with self._store.lease() as token:
+                        if token is not None and (count := await self._swap(token)) is not None:
+                            return count
+                    await asyncio.sleep(BUSY_SECONDS)
+        raise StorageUnavailableError(
+            f"others have refreshed the known bots for {LEASE_MS // 60_000} minutes: try again later"
+        )
+
+    async def _swap(self, token: str) -> int | None:
+        """Read all sources and put the new set in place; return its size, None when the lease has run out."""
+        started_ms = self._now_ms()
+        read = await asyncio.gather(*(self._part(name) for name in self._names))
+        parts = dict(zip(self._names, read, strict=True))
+        count = await self._store.swap(token, parts, now_ms=started_ms)
+        if count is None:
+            return None
+        learned = parts.get(LEARNED)
+        if learned is not None:
+            await self._unlist_cleared(learned[1])
+        log.info("known_bots.refreshed", bots=count, unreadable=read.count(None))
         return count
+
+    async def _unlist_cleared(self, listed: Collection[str]) -> None:
+        """Take off again who was cleared between reading and swapping."""
+        now = await self._part(LEARNED)
+        if now is not None:
+            for account in set(listed).difference(now[1]):
+                await self._store.unlist(LEARNED, account)
 
     @property
     def _names(self) -> list[str]:
@@ -125,6 +162,7 @@ class Refresher:
 
     def _failed(self, kind: str, source: str, error: SentimeshError) -> None:
         self._on_failure(kind)
+        self._on_unread(f"{source}: {error}")
         log.warning("known_bots.not_refreshed", source=source, error=str(error))
 
 

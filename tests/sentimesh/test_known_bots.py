@@ -14,10 +14,11 @@ import redis.asyncio
 
 from filter_svc.known_bots import RedisKnownBots
 from filter_svc.service import FilterStage
-from sentimesh.bot_store import LEASE_MS, BotStore
+from sentimesh.bot_store import BotStore
 from sentimesh.build import HOUR_MS
 from sentimesh.errors import StorageUnavailableError
 from sentimesh.known_bots import RETRY_MS, Refresher, configured, learned_bots
+from sentimesh.lease import LEASE_MS
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
 from sentimesh.settings import Settings
 from sentimesh.stage import Delivery, Drop
@@ -282,7 +283,7 @@ async def rejected(stage: FilterStage, authors: Collection[str]) -> set[str]:
     outcomes = await stage.process([Delivery(each, number) for number, each in enumerate(posts, 1)])
     by_author: dict[str, set[bool]] = {}
     for each, [outcome] in zip(posts, outcomes, strict=True):
-        is_bot = outcome == Drop(each.post_id, "BTC", "known_bot", 0.0)
+        is_bot = isinstance(outcome, Drop) and (outcome.reason, outcome.credibility_score) == ("known_bot", 0.0)
         by_author.setdefault(each.author_id, set()).add(is_bot)
     assert all(len(verdicts) == 1 for verdicts in by_author.values())
     return {author for author, verdicts in by_author.items() if True in verdicts}

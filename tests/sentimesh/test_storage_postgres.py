@@ -238,6 +238,7 @@ async def test_migrations_run_once_also_when_replicas_race(postgres_dsn: str) ->
         assert max(applied, key=len) == [
             "0001_scores_spikes_authors.sql",
             "0002_spikes_twice_and_text_purged.sql",
+            "0003_author_history.sql",
         ]
         assert await migrate(pool) == []
     await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
