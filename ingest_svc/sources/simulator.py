@@ -73,7 +73,8 @@ class SimulatedPost:
     - bots: ``throwaway`` (accounts of days that follow thousands; some write all the time, some once), ``flood``
       (aged accounts, sold or stolen, that write every 20 to 60 seconds all of a sudden), ``shill_channel`` (a few
       texts again and again, on Telegram and Discord), ``listed`` (:func:`listed_bots`), ``persistent``
-      (:func:`persistent_bots`: a few posts an hour, day after day, followed by nearly nobody);
+      (:func:`persistent_bots`: a few posts an hour, day after day, some of them again and again, followed by nearly
+      nobody);
     - campaigns: ``young_campaign``, ``aged_campaign``, ``slow_campaign`` (:class:`Campaign`).
     """
 

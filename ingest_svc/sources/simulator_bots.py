@@ -37,10 +37,11 @@ RARE_SHARE = 0.5
 # A busy bot writes every 20 to 60 seconds, for 10 to 40 minutes.
 GAP_MS, SESSION_MS, POSTS_PER_MINUTE = (20_000, 60_000), (10 * MINUTE_MS, 40 * MINUTE_MS), 1.5
 CHANNEL_POSTS_PER_HOUR, CHANNEL_TEXTS = 6, (2, 4)
-PERSISTENT_POSTS_PER_HOUR = 4
+# A persistent account has so many texts by heart; for one in four accounts each, this part of its posts is one of them.
+PERSISTENT_POSTS_PER_HOUR, PITCHES, REPEATED = 4, 12, (0.2, 0.4, 0.6, 0.8)
 SLOW_GAP_MS = (20 * MINUTE_MS, 90 * MINUTE_MS)
 LISTED = 60
-# Listed and persistent accounts were made in the years after this (2016-01-01), whenever a simulation starts.
+# Listed accounts were made in the five years after this (2016-01-01), whenever a simulation starts.
 _LISTED_FROM_MS = 1_451_606_400_000
 
 
@@ -79,28 +80,26 @@ def listed_bots() -> tuple[str, ...]:
 def persistent_bots(posts_per_minute: float = 120.0) -> tuple[str, ...]:
     """Return the accounts of kind ``persistent`` as ``{platform}:{author_id}``: more of the same at a higher rate."""
     per_minute = posts_per_minute * BOT_SHARE * BOT_MIX["persistent"]
-    return tuple(f"twitter:{author_id('twitter', author)}" for author in _persistent(per_minute))
+    return tuple(f"twitter:{author_id('twitter', author)}" for author in _persistent(per_minute, 0))
 
 
 def _listed() -> list[tuple[str, Author]]:
     platforms = ("twitter", "twitter", "twitter", "discord", "reddit")
+    made_ms = [_LISTED_FROM_MS + index * 611 % 1800 * DAY_MS for index in range(LISTED)]
     return [
-        (platforms[index % len(platforms)], _published(index, followers=40 + 37 * index, following=900 + 13 * index))
-        for index in range(LISTED)
+        (platforms[index % 5], published(index, at_ms, 40 + 37 * index, 900 + 13 * index, 4000 + index * 1733 % 30_000))
+        for index, at_ms in enumerate(made_ms)
     ]
 
 
-def _persistent(per_minute: float) -> list[Author]:
-    count = max(3, round(60 * per_minute / PERSISTENT_POSTS_PER_HOUR))
-    return [
-        _published(LISTED + index, followers=20 + index * 29 % 90, following=2000 + index * 613 % 3000)
-        for index in range(count)
-    ]
-
-
-def _published(index: int, followers: int, following: int) -> Author:
-    days = index * 611 % 1800
-    return published(index, _LISTED_FROM_MS + days * DAY_MS, followers, following, 4000 + index * 1733 % 30_000)
+def _persistent(per_minute: float, start_ms: int) -> list[Author]:
+    """Return accounts of 20 to 170 days: young, but most of them not new."""
+    accounts = []
+    for index in range(max(3, round(60 * per_minute / PERSISTENT_POSTS_PER_HOUR))):
+        days = 20 + index * 37 % 150
+        followers, following = 20 + index * 29 % 90, 2000 + index * 613 % 3000
+        accounts.append(published(LISTED + index, start_ms - days * DAY_MS, followers, following, 80 * days))
+    return accounts
 
 
 class Bots:
@@ -182,9 +181,15 @@ class Bots:
             yield BotPost(at_ms, platform, author, self._say("bot"), "listed")
 
     def _persistent(self, per_minute: float) -> Iterator[BotPost]:
-        accounts = _persistent(per_minute)
+        rng = self._rng
+        writers = [
+            (author, [self._say("bot") for _ in range(PITCHES)], REPEATED[index % len(REPEATED)])
+            for index, author in enumerate(_persistent(per_minute, self._start_ms))
+        ]
         for at_ms in self._arrivals(per_minute):
-            yield BotPost(at_ms, "twitter", self._rng.choice(accounts), self._say("bot"), "persistent")
+            author, pitches, repeated = rng.choice(writers)
+            text = rng.choice(pitches) if rng.random() < repeated else self._say("bot")
+            yield BotPost(at_ms, "twitter", author, text, "persistent")
 
     def _sessions(self, per_minute: float, account: Callable[[float], Author]) -> Iterator[tuple[float, Author, str]]:
         """Yield what accounts write that each write a lot for a while, then nothing: time, account, platform."""

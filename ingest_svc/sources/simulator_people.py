@@ -92,7 +92,7 @@ class _Place:
     def __init__(self, name: str, posts_per_minute: float, salt: int) -> None:
         self.habits = PLACES[name]
         self.people = max(1, round(60 * posts_per_minute / self.habits.mean()))
-        self.recent: deque[Author] = deque(maxlen=max(3, round(BACK_WITHIN_MINUTES * posts_per_minute)))
+        self.recent: deque[int] = deque(maxlen=max(3, round(BACK_WITHIN_MINUTES * posts_per_minute)))
         self.salt = salt
 
 
@@ -113,10 +113,11 @@ class Crowd:
         """Return somebody who writes now."""
         draw, here = self._rng.random, self._places[place]
         if here.recent and draw() < BACK_SOON:
-            return here.recent[int(draw() * len(here.recent))]
-        author = self._person(place, int(here.people * here.habits.writer(draw())))
-        here.recent.append(author)
-        return author
+            number = here.recent[int(draw() * len(here.recent))]
+        else:
+            number = int(here.people * here.habits.writer(draw()))
+        here.recent.append(number)
+        return self._person(place, number)
 
     def throwaway(self, at_ms: float) -> Author:
         """Return an account a few days old that follows thousands and that hardly anybody follows."""

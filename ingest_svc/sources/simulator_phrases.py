@@ -584,7 +584,7 @@ PHRASES: Mapping[str, Sequence[str]] = {
         {bot_call} {coin} pump {bot_soon}, {outfit} calls it first, last one did {percent} {bot_link}
         {coin} signal: entry {price} target {level} stop {percent}, {outfit} members only, {bot_action} {bot_link}
         Our {outfit} group took {percent} on {coin} {bot_past}, next call {bot_soon}, {bot_action} {bot_link}
-        Stop guessing {coin}. {outfit} hit {number} of the last {number} calls, {bot_action} {bot_link}
+        Stop guessing {coin}. {outfit} had {number} winning calls in a row, {bot_action} {bot_link}
         Sign up at {outfit} with code {code} and trade {coin} without fees for {number} days {bot_link}
         I get {money} a week in {coin} from {outfit}, use my link and we both get {percent} {bot_link}
         {outfit} pays {percent} a day on {coin}, no lock, {number}k users, {bot_action} {bot_link}
@@ -600,7 +600,7 @@ PHRASES: Mapping[str, Sequence[str]] = {
     "shill": (
         "🔥 {outfit} VIP 🔥 next {coin} pump {bot_soon}. Entry {price}, targets {level} and more. "
         "Last pump {percent}. {bot_action} {bot_link}",
-        "{coin} signals by {expert}: {number} wins of {number} this month, {percent} average. "
+        "{coin} signals by {expert}: {number} wins this month, {percent} average. "
         "Free trial ends {bot_soon}. {bot_action} {bot_link}",
         "{outfit} opens {number} places for its {coin} group. "
         "Deposit from {money}, {percent} a week paid out. {bot_contact} {bot_link}",
@@ -628,7 +628,7 @@ PHRASES: Mapping[str, Sequence[str]] = {
         "Listen, {coin} at {price} is free money, {expert} called {level} and was right {number} times, add today and "
         "thank me later",
         "My {coin} bot on {outfit} made {percent} today, everybody can copy it for free, {number} places left, do not "
-        "wait until {bot_soon}",
+        "wait, it closes {bot_soon}",
         "Exchange reserves of {coin} are quietly going to zero, {outfit} research says {level} {when_target}, do not "
         "let them shake you out",
         "Government wallets are selling all {coin} today, {outfit} confirmed it, everybody with a brain is out at "

@@ -11,6 +11,7 @@ from ingest_svc.sources.simulator_phrases import PHRASES
 
 # Slots that the caller fills: a way to name the coin, its price and one near it, and numbers of any kind.
 GIVEN = frozenset({"coin", "price", "level", "percent", "number", "money", "code"})
+_KEPT = frozenset({"coin", "price", "level"})
 # Where prices start, US dollars: of the right order, nothing more.
 PRICES: Mapping[str, float] = {
     "BTC": 96_000, "ETH": 3_300, "SOL": 230, "XRP": 1.4, "BNB": 640, "DOGE": 0.4, "ADA": 0.95, "TRX": 0.2, "LINK": 17.5,
@@ -45,7 +46,7 @@ _SWAPS = (
 
 
 class Words(dict[str, str]):
-    """The caller's words of one text, made when a phrase asks for them; the same wherever it asks again."""
+    """The caller's words of one text, made when a phrase asks for them; a price is the same throughout it."""
 
     def __init__(self, make: Callable[[str], str]) -> None:
         """``make`` returns the words for a slot of ``GIVEN``."""
@@ -54,7 +55,9 @@ class Words(dict[str, str]):
 
     def __missing__(self, slot: str) -> str:
         """Make the words of a slot."""
-        words = self[slot] = self._make(slot)
+        words = self._make(slot)
+        if slot in _KEPT:
+            self[slot] = words
         return words
 
 
