@@ -20,7 +20,7 @@ DAY_MS = 86_400_000
 PERSISTENTLY_LOW = "persistently_low"
 FLOODING = "flooding"
 # What the column of the table takes.
-_AUTHOR = re.compile(r"(?=.{3,100}\Z)[a-z]{1,20}:[^\x00-\x1f\x7f]+")
+AUTHOR = re.compile(r"(?=.{3,100}\Z)[a-z]{1,20}:[^\x00-\x1f\x7f]+")
 
 Integers = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
@@ -170,7 +170,7 @@ class WeekOfAuthors:
         author = f"{post.platform}:{post.author_id}"
         number = self._numbers.get(author)
         if number is None:
-            if not post.author_id or not _AUTHOR.fullmatch(author):
+            if not post.author_id or not AUTHOR.fullmatch(author):
                 return
             number = self._numbers[author] = len(self._numbers)
         multipliers = message.multipliers if message.HasField("multipliers") else None

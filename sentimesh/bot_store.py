@@ -16,6 +16,8 @@ from sentimesh.lease import LEASE_MS, answering, lease
 
 KEPT = "the known bots"
 MEMBERS_AT_ONCE = 1_000
+# What a swap is: with all parts read, with all tried, with some left as they were.
+REFRESHED, ATTEMPTED, UNTRIED = "refreshed", "attempted", "untried"
 
 # Takes accounts out of a set. One listed by its id alone is a bot on every platform: cleared on one of them it stays
 # listed on the others. Returns how many were there.
@@ -72,7 +74,7 @@ clear(manual, names)
 return {{clear(base, names), redis.call('SCARD', base)}}
 """
 
-# KEYS: the set. ARGV: the lease's token, now, whether every part could be read, then for each part its name, whether
+# KEYS: the set. ARGV: the lease's token, now, REFRESHED, ATTEMPTED or UNTRIED, then for each part its name, whether
 # it was read, and what is to be said of it. Nobody sees a state in between. What was read is in the new set already:
 # a union of a million accounts here would hold up everybody for seconds.
 _SWAP = f"""{_CLEAR}
@@ -122,8 +124,11 @@ if count > 0 then
   redis.call('RENAME', new, base)
   redis.call('PERSIST', base)
 end
-redis.call('HSET', state, 'parts', table.concat(names, ' '), 'attempted_ms', now_ms)
-if ARGV[3] == '1' then
+redis.call('HSET', state, 'parts', table.concat(names, ' '))
+if ARGV[3] ~= '{UNTRIED}' then
+  redis.call('HSET', state, 'attempted_ms', now_ms)
+end
+if ARGV[3] == '{REFRESHED}' then
   redis.call('HSET', state, 'refreshed_ms', now_ms)
 end
 return count
@@ -234,15 +239,21 @@ class BotStore:
         return lease(self._client, f"{self._key}:lease", KEPT)
 
     async def swap(
-        self, token: str, read: Mapping[str, tuple[str, Collection[str]] | None], *, now_ms: int
+        self,
+        token: str,
+        read: Mapping[str, tuple[str, Collection[str]] | None],
+        *,
+        now_ms: int,
+        is_refresh: bool = True,
     ) -> int | None:
         """Put a new set in the place of the old one, at one moment for everybody; return its size.
 
         ``read``: of each part its source as it may be shown and its accounts; None for one that could not be read,
-        which stays as it was. Parts that are not named are dropped. Returns None, and does nothing, when the lease
-        has run out.
+        which stays as it was. Parts that are not named are dropped. ``is_refresh``: all parts were tried. Returns
+        None, and does nothing, when the lease has run out.
         """
-        arguments: list[str | bytes | int] = [token, now_ms, int(None not in read.values())]
+        tried = REFRESHED if None not in read.values() else ATTEMPTED
+        arguments: list[str | bytes | int] = [token, now_ms, tried if is_refresh else UNTRIED]
         async with answering(KEPT):
             for name, part in read.items():
                 arguments += [name, int(part is not None)]

@@ -93,30 +93,37 @@ class Refresher:
             # Another replica may have been faster.
             if token is None or not self._is_due(await self._store.state(), when_changed):
                 return None
-            return await self._swap(token)
+            return await self._swap(token, self._names)
 
     async def refresh_now(self) -> int:
         """Refresh the set, due or not, once nobody else is at it; return its size.
 
         Raises StorageUnavailableError when Redis fails, and when somebody is at it for longer than a lease lasts.
         """
+        return await self._in_turn(self._names)
+
+    async def refresh_learned(self) -> int:
+        """As :meth:`refresh_now`, from what was learned and what the other sources listed when they were last read."""
+        return await self._in_turn([LEARNED])
+
+    async def _in_turn(self, names: Sequence[str]) -> int:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEASE_MS / 1000):
                 while True:
                     async with self._store.lease() as token:
-                        if token is not None and (count := await self._swap(token)) is not None:
+                        if token is not None and (count := await self._swap(token, names)) is not None:
                             return count
                     await asyncio.sleep(BUSY_SECONDS)
         raise StorageUnavailableError(
             f"others have refreshed the known bots for {LEASE_MS // 60_000} minutes: try again later"
         )
 
-    async def _swap(self, token: str) -> int | None:
-        """Read all sources and put the new set in place; return its size, None when the lease has run out."""
+    async def _swap(self, token: str, names: Sequence[str]) -> int | None:
+        """Read these sources and put the new set in place; return its size, None when the lease has run out."""
         started_ms = self._now_ms()
-        read = await asyncio.gather(*(self._part(name) for name in self._names))
-        parts = dict(zip(self._names, read, strict=True))
-        count = await self._store.swap(token, parts, now_ms=started_ms)
+        read = await asyncio.gather(*(self._part(name) for name in names))
+        parts = dict.fromkeys(self._names) | dict(zip(names, read, strict=True))
+        count = await self._store.swap(token, parts, now_ms=started_ms, is_refresh=len(names) == len(self._names))
         if count is None:
             return None
         learned = parts.get(LEARNED)
@@ -182,7 +189,11 @@ async def learned_bots(pool: asyncpg.Pool[Any]) -> frozenset[str]:
 
 
 def configured(
-    settings: Settings, metrics: Metrics, client: redis.asyncio.Redis, pool: asyncpg.Pool[Any] | None
+    settings: Settings,
+    metrics: Metrics,
+    client: redis.asyncio.Redis,
+    pool: asyncpg.Pool[Any] | None,
+    on_unread: Callable[[str], None] = lambda _sentence: None,
 ) -> Refresher:
     """Return the refresher of the configured sources; without a pool there is no learned list."""
     options = settings.spam_filter
@@ -192,5 +203,6 @@ def configured(
         learned=None if pool is None else lambda: learned_bots(pool),
         period_ms=options.known_bot_refresh_hours * HOUR_MS,
         on_failure=lambda kind: metrics.known_bot_failures.labels(kind).inc(),
+        on_unread=on_unread,
         on_count=metrics.known_bots.set,
     )

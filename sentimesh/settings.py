@@ -184,6 +184,36 @@ class PostFrequency(Section):
     population_factor: Annotated[float, Field(gt=0), _Number] = 8
 
 
+class AuthorHistory(Section):
+    """What is learned of accounts from the posts of the last days; shares are of an account's posts."""
+
+    enabled: bool = True
+    learn_hours: Positive = 24
+    # The streams hold seven days.
+    days: Annotated[int, Field(ge=1, le=7), _Number] = 7
+    # An account of whom nothing is heard for so long is nobody special any more.
+    forget_days: Annotated[int, Field(ge=7, le=3650), _Number] = 30
+    # Persistently low: so many posts on so many days, that share of them under min_credibility_threshold.
+    low_min_posts: Positive = 10
+    low_min_days: Annotated[int, Field(ge=1, le=7), _Number] = 2
+    low_share: Annotated[float, Field(gt=0.0, le=1.0), _Number] = 0.9
+    # Flooding: so many posts, that share of them the account's own words again or late copies of a text of others.
+    flooding_min_posts: Positive = 10
+    flooding_share: Annotated[float, Field(gt=0.0, le=1.0), _Number] = 0.5
+    # Of an account with flooding_min_posts that many texts are remembered beyond the days, as fingerprints.
+    remembered_texts: Annotated[int, Field(ge=0, le=10_000), _Number] = 50
+    # A learned bot stays one until its shares are under that part of those above.
+    release: Share = 0.5
+    # A text of so many posts by so many accounts is copied; its first ones are let off.
+    copies_min_posts: Annotated[int, Field(ge=2), _Number] = 10
+    copies_min_accounts: Positive = 2
+    copies_let_off: Annotated[int, Field(ge=0), _Number] = 3
+    # The mean of all accounts counts as so many posts of each.
+    prior_posts: Annotated[float, Field(gt=0), _Number] = 10
+    # Learned credibility from which on nothing is held against an account; below it its posts' falls in proportion.
+    full_credibility: Annotated[float, Field(gt=0.0, le=1.0), _Number] = 0.4
+
+
 class SpamFilter(Section):
     """Credibility."""
 
@@ -198,6 +228,7 @@ class SpamFilter(Section):
     post_frequency: PostFrequency = PostFrequency()
     # How much of its credibility an account under min_account_age_days loses, were it of today and followed by nobody.
     new_account_penalty: Share = 0.7
+    author_history: AuthorHistory = AuthorHistory()
 
 
 class Aggregation(Section):

@@ -19,7 +19,7 @@ from nats.js.errors import NotFoundError
 from pydantic import SecretStr
 
 from aggregator_svc.service import AggregatorStage
-from sentimesh import build, known_bots
+from sentimesh import build, known_bots, learning
 from sentimesh.bus import AGGREGATES, FILTERED, NORMALIZED, RAW, SCORED, Bus, Topic
 from sentimesh.embedded import EmbeddedServers
 from sentimesh.errors import SentimeshError, StorageUnavailableError
@@ -34,6 +34,7 @@ from sentimesh.rpc import PACKAGE, RpcServer, add_stage
 from sentimesh.settings import Settings
 from sentimesh.source import Source
 from sentimesh.stage import Outcome, Stage
+from sentimesh.storage.authors import AuthorStore
 from sentimesh.storage.cache import SentimentCache
 from sentimesh.storage.postgres import AggregateStore, migrate, open_pool
 from sentimesh.storage.retention import purge_expired
@@ -182,7 +183,7 @@ class Stack:
             await self._start(name)
         if "filter" in self._names:
             # After an aggregator beside it, which makes the table of what was learned.
-            await self._keep_known_bots()
+            await self._know_authors()
         self._group.create_task(self._watch_lag())
 
     async def _servers_urls(self) -> dict[str, SecretStr]:
@@ -306,8 +307,8 @@ class Stack:
             cooldown_seconds=self.settings.viral_detection.cooldown_seconds,
         )
 
-    async def _keep_known_bots(self) -> None:
-        """Refresh the known bots from now on; what was learned is read where PostgreSQL is configured or ours."""
+    async def _know_authors(self) -> None:
+        """Refresh the known bots from now on; where PostgreSQL is configured or ours, learn who else is one."""
         pool, dsn = self._pool, self.settings.storage.postgresql.dsn
         if pool is None and dsn is not None:
             pool = await open_pool(dsn)
@@ -315,6 +316,13 @@ class Stack:
         refresher = known_bots.configured(self.settings, self.metrics, self._cache_client(), pool)
         refreshing = self._group.create_task(refresher.run(self._stop), name="known bots")
         self._exit.callback(refreshing.cancel)
+        if pool is not None and self.settings.spam_filter.author_history.enabled:
+            store, client = AuthorStore(pool), self._cache_client()
+            learner = learning.configured(
+                self.settings, self.metrics, self._bus, store, client, refresher.refresh_learned
+            )
+            learns = self._group.create_task(learner.run(self._stop), name="authors")
+            self._exit.callback(learns.cancel)
 
     def _since(self, since_ms: int) -> int | None:
         """Return from when the log is read back; posts of a replay on the event clock come at any speed: all of it."""

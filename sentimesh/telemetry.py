@@ -57,6 +57,16 @@ class Metrics:
         self.known_bot_failures = counter(
             "social_known_bot_refresh_failures", "Sources of known bots that could not be read or stored", "source"
         )
+        self.authors_learned = gauge("social_authors_learned_count", "Accounts judged when authors were last learned")
+        self.author_bots = gauge("social_author_bots_count", "Accounts learned to be bots")
+        self.authors_held_against = gauge(
+            "social_author_multipliers_count", "Accounts whose history lowers their posts"
+        )
+        self.author_learning_seconds = gauge("social_author_learning_duration_seconds", "How long learning last took")
+        self.author_learning_success = gauge(
+            "social_author_learning_last_success_timestamp", "When authors were last learned, epoch seconds"
+        )
+        self.author_learning_failures = counter("social_author_learning_failures", "Times authors were not learned")
         self.near_duplicates_degraded = counter(
             "social_near_duplicates_degraded", "Posts compared with this process's own alone, Redis being away"
         )

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from sentimesh.cli import (
+    authors,
     baseline,
     bots,
     config,
@@ -50,6 +51,7 @@ app.command("explain")(explain.explain)
 app.command("doctor")(doctor.doctor)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(bots.app, name="bots")
+app.add_typer(authors.app, name="authors")
 
 
 @app.callback()

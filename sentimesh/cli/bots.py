@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +13,14 @@ import orjson
 import redis.asyncio
 import typer
 
+from sentimesh import known_bots
 from sentimesh.bot_lists import member, read_list, shown
 from sentimesh.bot_store import BotStore, State
 from sentimesh.cli.gateway import show_time
 from sentimesh.errors import SentimeshError
 from sentimesh.settings import Settings, list_source, load_settings
-from sentimesh.telemetry import configure_logging
+from sentimesh.storage.postgres import open_pool
+from sentimesh.telemetry import Metrics, configure_logging
 
 app = typer.Typer(
     help="Look at the accounts that are known to be bots, add some, or clear some.",
@@ -63,8 +65,8 @@ def take_in(
     members = {_named(found, platform) for one in listed.values() for found in one}
     new, total = asyncio.run(_change(settings, members, respect_removed=True))
     for source, one in listed.items():
-        typer.echo(f"{shown(source)}: {_accounts(len(one))}")
-    typer.echo(f"{_accounts(new)} new; {total:,} known bots")
+        typer.echo(f"{shown(source)}: {counted(len(one))}")
+    typer.echo(f"{counted(new)} new; {total:,} known bots")
 
 
 @app.command()
@@ -73,7 +75,7 @@ def add(ids: Accounts, platform: PlatformOption = None, config: ConfigOption = N
     settings = _settings(config)
     members = _members(ids, platform)
     new, total = asyncio.run(_change(settings, members, respect_removed=False))
-    typer.echo(f"{_accounts(new)} added{_known_before(len(members) - new)}; {total:,} known bots")
+    typer.echo(f"{counted(new)} added{_known_before(len(members) - new)}; {total:,} known bots")
 
 
 @app.command()
@@ -83,10 +85,20 @@ def remove(ids: Accounts, platform: PlatformOption = None, config: ConfigOption 
     members = _members(ids, platform)
     found, total = asyncio.run(_clear(settings, members))
     unknown = len(members) - found
-    text = f"{_accounts(found)} removed"
+    text = f"{counted(found)} removed"
     if unknown:
         text += f", {unknown:,} of those named not known and kept off from now on"
     typer.echo(f"{text}; {total:,} known bots")
+
+
+@app.command()
+def refresh(config: ConfigOption = None) -> None:
+    """Read the configured lists and what was learned anew, and put the set together from them now."""
+    settings = _settings(config)
+    total, unread = asyncio.run(_refresh(settings))
+    typer.echo(f"{total:,} known bots")
+    if unread:
+        raise BotsError(f"what was there before stays for what cannot be read: {'; '.join(unread)}")
 
 
 @app.command("list")
@@ -102,22 +114,23 @@ def show(
         if as_json:
             typer.echo(orjson.dumps({"author": account, "from": lists}))
         else:
-            typer.echo(_printable(f"{account:<32} {', '.join(lists)}"))
+            typer.echo(printable(f"{account:<32} {', '.join(lists)}"))
     if not as_json:
         for line in _summary(state, origins, removed):
-            typer.echo(_printable(line))
+            typer.echo(printable(line))
 
 
 def _summary(state: State, origins: Mapping[str, object], removed: Sequence[str]) -> Iterable[str]:
     when = f"last refreshed {show_time(state.refreshed_ms)} UTC" if state.refreshed_ms else "never refreshed"
     yield f"{len(origins):,} known bots, {when}"
     for part in state.parts:
-        yield f"{part.source}: {_accounts(part.count)}, read {show_time(part.read_ms)} UTC"
+        yield f"{part.source}: {counted(part.count)}, read {show_time(part.read_ms)} UTC"
     if removed:
         yield f"removed by hand: {', '.join(removed)}"
 
 
-def _accounts(count: int) -> str:
+def counted(count: int) -> str:
+    """Return so many accounts in words."""
     return f"{count:,} account{'' if count == 1 else 's'}"
 
 
@@ -125,7 +138,7 @@ def _known_before(count: int) -> str:
     return f", {count:,} known before" if count else ""
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return text of strangers without what would steer the terminal."""
     return "".join(character for character in text if character.isprintable())
 
@@ -153,7 +166,8 @@ def _settings(config: Path | None) -> Settings:
 
 
 @asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[BotStore]:
+async def open_redis(settings: Settings) -> AsyncIterator[redis.asyncio.Redis]:
+    """Give a client of the configured Redis. Raises BotsError where none is configured."""
     url = settings.storage.redis.url
     if url is None:
         raise BotsError(
@@ -166,6 +180,12 @@ async def _store(settings: Settings) -> AsyncIterator[BotStore]:
         # From None: such an error may quote the URL.
         raise BotsError("storage.redis.url is no URL of Redis: write redis://host:port") from None
     async with client:
+        yield client
+
+
+@asynccontextmanager
+async def _store(settings: Settings) -> AsyncIterator[BotStore]:
+    async with open_redis(settings) as client:
         yield BotStore(client)
 
 
@@ -186,6 +206,23 @@ async def _change(settings: Settings, members: set[str], *, respect_removed: boo
 async def _clear(settings: Settings, members: set[str]) -> tuple[int, int]:
     async with _store(settings) as store:
         return await store.remove(members)
+
+
+async def _refresh(settings: Settings) -> tuple[int, list[str]]:
+    """Return how many bots are known now, and what could not be read, each in a sentence."""
+    dsn, unread = settings.storage.postgresql.dsn, list[str]()
+    if dsn is None and not settings.spam_filter.known_bot_sources:
+        raise BotsError(
+            "there is nothing to refresh from: set spam_filter.known_bot_sources, storage.postgresql.dsn or both "
+            "in the configuration"
+        )
+    async with open_redis(settings) as client, AsyncExitStack() as stack:
+        pool = None
+        if dsn is not None:
+            pool = await open_pool(dsn)
+            stack.push_async_callback(pool.close)
+        refresher = known_bots.configured(settings, Metrics(), client, pool, on_unread=unread.append)
+        return await refresher.refresh_now(), unread
 
 
 async def _look(settings: Settings) -> tuple[State, dict[str, set[str]], list[str]]:

@@ -475,6 +475,12 @@ class AuthorCredibility(_message.Message):
     CREDIBILITY_SCORE_FIELD_NUMBER: _builtins.int
     IS_KNOWN_BOT_FIELD_NUMBER: _builtins.int
     LAST_UPDATED_MS_FIELD_NUMBER: _builtins.int
+    MULTIPLIER_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_MS_FIELD_NUMBER: _builtins.int
+    KNOWN_BOT_SINCE_MS_FIELD_NUMBER: _builtins.int
+    CLEARED_MS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
     author: _builtins.str
     """"{platform}:{author_id}"."""
     credibility_score: _builtins.float
@@ -482,6 +488,20 @@ class AuthorCredibility(_message.Message):
     is_known_bot: _builtins.bool
     last_updated_ms: _builtins.int
     """Epoch milliseconds."""
+    multiplier: _builtins.float
+    """What the credibility of its posts is multiplied by, 0.0 to 1.0."""
+    rule: _builtins.str
+    """Why it was learned to be a bot, persistently_low or flooding; empty where it was not."""
+    last_seen_ms: _builtins.int
+    """When the newest of its posts that count was written, epoch milliseconds; 0 where none counts."""
+    known_bot_since_ms: _builtins.int
+    """Since when it has been learned to be a bot, epoch milliseconds; 0 where it is none."""
+    cleared_ms: _builtins.int
+    """When somebody said that it is no bot, epoch milliseconds; 0 for never. Posts until then do not count."""
+    @_builtins.property
+    def evidence(self) -> Global___AuthorEvidence:
+        """Absent where nothing was learned from posts."""
+
     def __init__(
         self,
         *,
@@ -489,14 +509,78 @@ class AuthorCredibility(_message.Message):
         credibility_score: _builtins.float = ...,
         is_known_bot: _builtins.bool = ...,
         last_updated_ms: _builtins.int = ...,
+        multiplier: _builtins.float = ...,
+        rule: _builtins.str = ...,
+        last_seen_ms: _builtins.int = ...,
+        known_bot_since_ms: _builtins.int = ...,
+        cleared_ms: _builtins.int = ...,
+        evidence: Global___AuthorEvidence | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "credibility_score", b"credibility_score", "is_known_bot", b"is_known_bot", "last_updated_ms", b"last_updated_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "cleared_ms", b"cleared_ms", "credibility_score", b"credibility_score", "evidence", b"evidence", "is_known_bot", b"is_known_bot", "known_bot_since_ms", b"known_bot_since_ms", "last_seen_ms", b"last_seen_ms", "last_updated_ms", b"last_updated_ms", "multiplier", b"multiplier", "rule", b"rule"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuthorCredibility: _TypeAlias = AuthorCredibility  # noqa: Y015
+
+@_typing.final
+class AuthorEvidence(_message.Message):
+    """What an account did in the days before it was last judged. Shares are of its posts, 0.0 to 1.0."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSTS_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    MEAN_CREDIBILITY_FIELD_NUMBER: _builtins.int
+    POPULATION_CREDIBILITY_FIELD_NUMBER: _builtins.int
+    LOW_SHARE_FIELD_NUMBER: _builtins.int
+    REPEAT_SHARE_FIELD_NUMBER: _builtins.int
+    LATE_COPY_SHARE_FIELD_NUMBER: _builtins.int
+    FLOODING_SHARE_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_POSTS_FIELD_NUMBER: _builtins.int
+    posts: _builtins.int
+    """Each counts once, whatever the number of its symbols."""
+    days: _builtins.int
+    """Days (UTC) on which it posted."""
+    mean_credibility: _builtins.float
+    """Of its posts as they would be without known bots and without history, 0.0 to 1.0."""
+    population_credibility: _builtins.float
+    """Of the accounts of its platform, each counted once, 0.0 to 1.0."""
+    low_share: _builtins.float
+    """Under min_credibility_threshold."""
+    repeat_share: _builtins.float
+    """In the words of an earlier post of its own."""
+    late_copy_share: _builtins.float
+    """Of a text that many posts of several accounts have, the first of these let off."""
+    flooding_share: _builtins.float
+    """Of the two before, one or both."""
+    fingerprint: _builtins.int
+    """SimHash of its most frequent text, 0 where no post has words."""
+    fingerprint_posts: _builtins.int
+    """Posts with that text."""
+    def __init__(
+        self,
+        *,
+        posts: _builtins.int = ...,
+        days: _builtins.int = ...,
+        mean_credibility: _builtins.float = ...,
+        population_credibility: _builtins.float = ...,
+        low_share: _builtins.float = ...,
+        repeat_share: _builtins.float = ...,
+        late_copy_share: _builtins.float = ...,
+        flooding_share: _builtins.float = ...,
+        fingerprint: _builtins.int = ...,
+        fingerprint_posts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "fingerprint", b"fingerprint", "fingerprint_posts", b"fingerprint_posts", "flooding_share", b"flooding_share", "late_copy_share", b"late_copy_share", "low_share", b"low_share", "mean_credibility", b"mean_credibility", "population_credibility", b"population_credibility", "posts", b"posts", "repeat_share", b"repeat_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuthorEvidence: _TypeAlias = AuthorEvidence  # noqa: Y015
 
 @_typing.final
 class GetAuthorCredibilityResponse(_message.Message):

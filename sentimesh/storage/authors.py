@@ -12,7 +12,7 @@ import asyncpg
 import orjson
 
 from sentimesh.author_history import AuthorRecord, Evidence
-from sentimesh.storage.postgres import available, utc
+from sentimesh.storage.postgres import available, migrate, milliseconds, utc
 
 ROWS_AT_ONCE = 10_000
 
@@ -52,6 +52,16 @@ class AuthorStore:
 
     def __init__(self, pool: asyncpg.Pool[Any]) -> None:
         self._pool = pool
+
+    @property
+    def pool(self) -> asyncpg.Pool[Any]:
+        """The pool it was given."""
+        return self._pool
+
+    async def prepare(self) -> None:
+        """Bring the table up to date."""
+        async with available():
+            await migrate(self._pool)
 
     async def remembered(self) -> dict[str, AuthorRecord]:
         """Return those whose next record depends on what is known of them."""
@@ -147,10 +157,10 @@ def _record(row: asyncpg.Record) -> AuthorRecord:
         is_known_bot=row["is_known_bot"],
         rule=row["rule"],
         evidence=evidence_of(row["evidence"]),
-        last_seen_ms=_milliseconds(row["last_seen"]),
-        learned_ms=_milliseconds(row["last_updated"]),
-        bot_since_ms=_milliseconds(row["known_bot_since"]),
-        cleared_ms=_milliseconds(row["cleared_at"]),
+        last_seen_ms=milliseconds(row["last_seen"]),
+        learned_ms=milliseconds(row["last_updated"]),
+        bot_since_ms=milliseconds(row["known_bot_since"]),
+        cleared_ms=milliseconds(row["cleared_at"]),
         texts=row["texts"] or b"",
     )
 
@@ -165,7 +175,3 @@ def evidence_of(column: str | None) -> Evidence | None:
 
 def _time(milliseconds: int) -> dt.datetime | None:
     return utc(milliseconds) if milliseconds else None
-
-
-def _milliseconds(time: dt.datetime | None) -> int:
-    return round(time.timestamp() * 1000) if time is not None else 0

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from pydantic import SecretStr
 
 from sentimesh.errors import StorageRefusedError, StorageUnavailableError
-from sentimesh.pb.gateway_pb2 import AuthorCredibility
+from sentimesh.pb.gateway_pb2 import AuthorCredibility, AuthorEvidence
 from sentimesh.pb.pipeline_pb2 import SamplePost, ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import SentimentAggregate
 
@@ -94,8 +94,9 @@ ORDER BY detected_at DESC, symbol DESC LIMIT $5
 """
 
 _AUTHORS = """
-SELECT author_id, credibility_score, is_known_bot, last_updated FROM social_author_credibility
-WHERE author_id = ANY($1::text[])
+SELECT author_id, credibility_score, is_known_bot, last_updated, multiplier, rule, evidence, last_seen,
+    known_bot_since, cleared_at
+FROM social_author_credibility WHERE author_id = ANY($1::text[])
 """
 
 
@@ -192,7 +193,7 @@ class AggregateStore:
         """Return (symbol, window_end_ms, post_count) of windows that end after ``since_ms``, up to ``until_ms``."""
         async with available():
             rows = await self._pool.fetch(_COUNTS, list(symbols), utc(since_ms), utc(until_ms))
-        return [(row["symbol"], _milliseconds(row["window_end"]), row["post_count"]) for row in rows]
+        return [(row["symbol"], milliseconds(row["window_end"]), row["post_count"]) for row in rows]
 
     async def history(
         self, symbol: str, start_ms: int, end_ms: int, limit: int, after: tuple[int, int] | None = None
@@ -223,15 +224,7 @@ class AggregateStore:
         """Return what is known of each author ``{platform}:{author_id}``, None where that is nothing."""
         async with available():
             rows = await self._pool.fetch(_AUTHORS, list(names))
-        found = {
-            row["author_id"]: AuthorCredibility(
-                author=row["author_id"],
-                credibility_score=row["credibility_score"],
-                is_known_bot=row["is_known_bot"],
-                last_updated_ms=_milliseconds(row["last_updated"]),
-            )
-            for row in rows
-        }
+        found = {row["author_id"]: _author(row) for row in rows}
         return [found.get(name) for name in names]
 
     async def count_windows(self) -> int:
@@ -266,8 +259,9 @@ def utc(milliseconds: int) -> dt.datetime:
     return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
 
 
-def _milliseconds(time: dt.datetime) -> int:
-    return round(time.timestamp() * 1000)
+def milliseconds(time: dt.datetime | None) -> int:
+    """Return a time of PostgreSQL as epoch milliseconds, 0 for none."""
+    return round(time.timestamp() * 1000) if time is not None else 0
 
 
 def _json(value: object) -> str:
@@ -303,11 +297,11 @@ def _aggregate(row: asyncpg.Record) -> SentimentAggregate:
     )
     return SentimentAggregate(
         **{name: row[name] for name in same},
-        window_start_ms=_milliseconds(row["window_start"]),
-        window_end_ms=_milliseconds(row["window_end"]),
+        window_start_ms=milliseconds(row["window_start"]),
+        window_end_ms=milliseconds(row["window_end"]),
         platform_breakdown=orjson.loads(row["platform_breakdown"]),
         spike_ratio=row["spike_ratio"] or 0.0,
-        updated_at_ms=_milliseconds(row["updated_at"]),
+        updated_at_ms=milliseconds(row["updated_at"]),
     )
 
 
@@ -348,9 +342,23 @@ def _spike(row: asyncpg.Record) -> ViralSpike:
         spike_ratio=row["spike_ratio"],
         mention_count=row["mention_count"],
         baseline_rate=row["baseline_rate"],
-        detected_at_ms=_milliseconds(row["detected_at"]),
+        detected_at_ms=milliseconds(row["detected_at"]),
         dominant_platform=row["dominant_platform"] or "",
         platform_breakdown=orjson.loads(row["platform_breakdown"]),
         sample_posts=[json_format.ParseDict(post, SamplePost(), ignore_unknown_fields=True) for post in posts],
-        resolved_at_ms=_milliseconds(row["resolved_at"]) if row["resolved_at"] else 0,
+        resolved_at_ms=milliseconds(row["resolved_at"]),
+    )
+
+
+def _author(row: asyncpg.Record) -> AuthorCredibility:
+    same = ("credibility_score", "is_known_bot", "multiplier", "rule")
+    evidence = orjson.loads(row["evidence"]) if row["evidence"] is not None else None
+    return AuthorCredibility(
+        **{name: row[name] for name in same},
+        author=row["author_id"],
+        last_updated_ms=milliseconds(row["last_updated"]),
+        last_seen_ms=milliseconds(row["last_seen"]),
+        known_bot_since_ms=milliseconds(row["known_bot_since"]),
+        cleared_ms=milliseconds(row["cleared_at"]),
+        evidence=evidence and AuthorEvidence(**(evidence | {"fingerprint": int(evidence["fingerprint"], 16)})),
     )

@@ -165,8 +165,8 @@ async def test_known_authors_are_told_in_the_order_asked(past: Past, stub: Stub)
     names = ["reddit:t2_é", "telegram:nobody", "twitter:1"]
     answer = await stub.GetAuthorCredibility(GetAuthorCredibilityRequest(authors=names))
     assert list(answer.authors) == [
-        AuthorCredibility(author="reddit:t2_é", is_known_bot=True, last_updated_ms=1500),
-        AuthorCredibility(author="twitter:1", credibility_score=0.25, last_updated_ms=1500),
+        AuthorCredibility(author="reddit:t2_é", is_known_bot=True, last_updated_ms=1500, multiplier=1.0),
+        AuthorCredibility(author="twitter:1", credibility_score=0.25, last_updated_ms=1500, multiplier=1.0),
     ]
 
 

@@ -223,8 +223,8 @@ async def test_authors_are_those_asked_for_in_their_order(pool: asyncpg.Pool[Any
         [("twitter:1", 0.25, False), ("twitter:2", 0.0, True), ("twitter:'; --", 0.5, False)],
     )
     known = await AggregateStore(pool).authors(["twitter:2", "twitter:9", "twitter:'; --", "twitter:2"])
-    bot = AuthorCredibility(author="twitter:2", is_known_bot=True, last_updated_ms=1500)
-    odd = AuthorCredibility(author="twitter:'; --", credibility_score=0.5, last_updated_ms=1500)
+    bot = AuthorCredibility(author="twitter:2", is_known_bot=True, last_updated_ms=1500, multiplier=1.0)
+    odd = AuthorCredibility(author="twitter:'; --", credibility_score=0.5, last_updated_ms=1500, multiplier=1.0)
     assert known == [bot, None, odd, bot]
 
 
