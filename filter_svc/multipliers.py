@@ -30,7 +30,7 @@ class MultiplierOptions:
     short_text_copies: int = 10
     short_text: int = 20
     # Posts of one account in an hour that are never too many.
-    frequency_floor: float = 10.0
+    frequency_floor: float = 8.0
     # Times the account's own mean over its lifetime, and times the mean of all accounts that wrote in the hour before.
     lifetime_factor: float = 3.0
     population_factor: float = 8.0
@@ -44,7 +44,7 @@ class MultiplierOptions:
 # Ways to Spot a Bot", 2017.
 SUSPICIOUS_A_DAY, HIGHLY_SUSPICIOUS_A_DAY = 72.0, 144.0
 # Followers for each account followed from which a new account is not suspect for having none.
-ENOUGH_FOLLOWERS = 1.0
+ENOUGH_FOLLOWERS = 0.5
 HOURS_A_DAY = 24.0
 
 
@@ -144,14 +144,14 @@ def frequency(post: SocialPost, sighted: Sighted, options: MultiplierOptions) ->
 
 
 def new_account(post: SocialPost, options: MultiplierOptions) -> float:
-    """Return 1.0 for an account of known, sufficient or unknown age; less the newer and odder it is.
+    """Return 1.0 for an account of known, sufficient or unknown age; less the newer (by the square) and odder it is.
 
     Odd is one that nobody follows for all it follows, or that writes more than people do.
     """
     days = account_age_days(post)
     if days is None or days >= options.min_account_age_days:
         return 1.0
-    youth = 1.0 - max(0.0, days) / options.min_account_age_days
+    youth = 1.0 - (max(0.0, days) / options.min_account_age_days) ** 2
     followers, rate = followers_per_following(post), posts_an_hour(post)
     unfollowed = 0.0 if followers is None else 1.0 - min(1.0, followers / ENOUGH_FOLLOWERS)
     excess = (

@@ -81,8 +81,8 @@ class FilterStage(Stage[SocialPost]):
         """Defaults are the specification's ``spam_filter`` settings; ``min_credibility`` is 0.0 to 1.0.
 
         ``near_duplicates`` and ``sightings``: what other filters have seen as well; without them, what this one sees.
-        ``history``: what was learned of authors. ``copies_ms`` and ``channel_copies_ms``: how long copies are counted. ``live``: whose counts
-        explanations are of, its own where not given.
+        ``history``: what was learned of authors. ``copies_ms`` and ``channel_copies_ms``: how long copies are counted.
+        ``live``: whose counts explanations are of, its own where not given.
         """
         self._known_bots = known_bots
         self._near_duplicates = near_duplicates or MemoryNearDuplicates(simhash_threshold, simhash_ttl_ms)

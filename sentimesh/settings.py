@@ -178,7 +178,7 @@ class Flooding(Section):
 class PostFrequency(Section):
     """Posts of an account in an hour: never too many up to the floor, else up to what is usual."""
 
-    floor: Annotated[float, Field(ge=1), _Number] = 10
+    floor: Annotated[float, Field(ge=1), _Number] = 8
     # Times the account's own mean over its lifetime; times the mean of all accounts that wrote in the hour before.
     lifetime_factor: Annotated[float, Field(gt=0), _Number] = 3
     population_factor: Annotated[float, Field(gt=0), _Number] = 8

@@ -74,18 +74,18 @@ def test_copies_share_one_voice(text: str, copies: int, own: int, value: float) 
 @pytest.mark.parametrize(
     ("posts", "age_days", "total_posts", "population", "value"),
     [
-        # Ten an hour are never too many.
-        (10, 400, 1, 1.0, 1.0),
+        # Eight an hour are never too many.
+        (8, 400, 1, 1.0, 1.0),
         # Twice the floor by both measures; by the crowd's alone where the lifetime is unknown.
-        (20, 400, 400, 1.0, 0.25),
-        (20, None, 400, 1.0, 0.5),
-        (20, 400, 0, 1.0, 0.5),
+        (16, 400, 400, 1.0, 0.25),
+        (16, None, 400, 1.0, 0.5),
+        (16, 400, 0, 1.0, 0.5),
         # 240 a day are 10 an hour, and three times that is usual for it: only the crowd stays.
-        (30, 10, 2400, 1.0, 1 / 3),
+        (30, 10, 2400, 1.0, 8 / 30),
         # A crowd of busy people.
-        (20, 400, 400, 3.0, 0.5),
+        (16, 400, 400, 3.0, 0.5),
         (24, None, 0, 3.0, 1.0),
-        (24, None, 0, 0.0, 10 / 24),
+        (24, None, 0, 0.0, 8 / 24),
     ],
 )
 def test_posts_of_an_hour_against_the_account_and_the_crowd(
@@ -102,15 +102,15 @@ def test_posts_of_an_hour_against_the_account_and_the_crowd(
         (30, 0, 5000, 0, 1.0),
         (None, 0, 5000, 0, 1.0),
         (0, 0, 5000, 0, 0.3),
-        (15, 0, 5000, 0, 0.65),
-        (15, 50, 100, 0, 1 - 0.7 * 0.5 * 0.5),
-        # As many follow it as it follows, or nobody knows.
-        (15, 100, 100, 0, 1.0),
+        (15, 0, 5000, 0, 1 - 0.7 * 0.75),
+        (15, 25, 100, 0, 1 - 0.7 * 0.75 * 0.5),
+        # Half as many follow it as it follows, or nobody knows.
+        (15, 50, 100, 0, 1.0),
         (15, 0, 0, 0, 1.0),
         # 108 posts a day are half way from suspicious to highly suspicious, 72 and fewer are a person's.
-        (15, 100, 100, 15 * 108, 1 - 0.7 * 0.5 * 0.5),
+        (15, 100, 100, 15 * 108, 1 - 0.7 * 0.75 * 0.5),
         (15, 100, 100, 15 * 72, 1.0),
-        (15, 100, 100, 15 * 1000, 0.65),
+        (15, 100, 100, 15 * 1000, 1 - 0.7 * 0.75),
         # Created after the post: a clock that is off.
         (-1, 0, 5000, 0, 0.3),
     ],

@@ -86,7 +86,7 @@ def test_a_post_as_a_table() -> None:
         "verification           0.1250  not verified: half",
         "sum                    0.3750",
         "copy_paste_flooding  x 1.0000  no other post of these words before it",
-        "post_frequency       x 1.0000  1 post in an hour: usual rate unknown, up to 10 for the crowd",
+        "post_frequency       x 1.0000  1 post in an hour: usual rate unknown, up to 8 for the crowd",
         "new_account          x 1.0000  30 days or older: not suspect",
         "known_bot            x 1.0000  not in the set of known bots",
         "author_history       x 1.0000  nothing held against the account",
