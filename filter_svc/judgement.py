@@ -45,19 +45,22 @@ class Judgement:
 
         What the four factors alone reject is theirs; else the multiplier that takes most is to blame.
         """
+        return None if self._passes(self.score, min_credibility) else self._blame(min_credibility)
+
+    def _passes(self, score: float, min_credibility: float) -> bool:
+        return score >= min_credibility and self.multipliers.known_bot != 0.0
+
+    def _blame(self, min_credibility: float) -> str:
         if self.multipliers.known_bot == 0.0:
             return KNOWN_BOT
-        if self.score >= min_credibility:
-            return None
         if self.credibility.score >= min_credibility:
             return REASON_OF[self.multipliers.lowest()]
         return DUPLICATE if self.credibility.originality == 0.0 else LOW_CREDIBILITY
 
     def outcome(self, post: SocialPost, min_credibility: float) -> Outcome:
         """Return what becomes of the post."""
-        reason = self.reason(min_credibility)
         score, factors, multipliers = self.score, self.credibility.factors(), self.multipliers.message()
-        if reason is None:
+        if self._passes(score, min_credibility):
             message = FilteredPost(
                 post=post,
                 credibility_score=score,
@@ -66,6 +69,7 @@ class Judgement:
                 fingerprint=self.fingerprint,
             )
             return Forward(message, post.symbol, post.post_id)
+        reason = self._blame(min_credibility)
         record = RejectedPost(
             post_id=post.post_id,
             platform=post.platform,

@@ -1,6 +1,6 @@
 -- ARGV: whether the posts are remembered (1 or 0), for how long texts are, those of a channel and authors (ms), the most
 -- posts kept of a text and of an author, how many of the first of them, by how much longer keys live (ms), then the
--- posts (packed).
+-- posts, packed one after the other.
 -- Returns for each: copies, their authors, own copies, posts of the author, posts and authors of the hour before.
 
 local remember = ARGV[1] == '1'
@@ -93,18 +93,19 @@ local function crowd_before(time)
 end
 
 local out = {}
-for i = 9, #ARGV do
-  local packed = ARGV[i]
-  local sequence, time = unpack_numbers('>dd', packed)
+local packed, at = ARGV[9], 1
+while at <= #packed do
+  local sequence, time = unpack_numbers('>dd', packed, at)
+  local is_channel, texts, length = unpack_numbers('>BBH', packed, at + SIZE)
+  local first = at + SIZE + 4
+  local author, written = sub(packed, first + 8 * texts, first + 8 * texts + length - 1), 0
   local post = {
-    sequence = sequence, time = time, entry = sub(packed, 1, SIZE),
-    id = sub(packed, ID + 1, ID + 4), author = sub(packed, AUTHOR + 1, AUTHOR + 4),
+    sequence = sequence, time = time, entry = sub(packed, at, at + SIZE - 1),
+    id = sub(packed, at + ID, at + ID + 3), author = sub(packed, at + AUTHOR, at + AUTHOR + 3),
   }
-  local is_channel, texts = string.byte(packed, SIZE + 1, SIZE + 2)
-  local author, written = sub(packed, SIZE + 3 + 8 * texts), 0
   local best = {0, 0, 0}
   for n = 0, texts - 1 do
-    local text = string.format('%08x%08x', unpack_numbers('>I4I4', packed, SIZE + 3 + 8 * n))
+    local text = string.format('%08x%08x', unpack_numbers('>I4I4', packed, first + 8 * n))
     best = of_text('social:copies:' .. text, text_ms, post, best)
     if is_channel == 1 then best = of_text('social:copies:' .. author .. ':' .. text, channel_ms, post, best) end
   end
@@ -114,5 +115,6 @@ for i = 9, #ARGV do
   local n = #out
   out[n + 1], out[n + 2], out[n + 3], out[n + 4] = best[1], best[2], best[3], written
   out[n + 5], out[n + 6] = crowd[1], crowd[2]
+  at = first + 8 * texts + length
 end
 return out

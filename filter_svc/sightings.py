@@ -39,6 +39,7 @@ FIRST_KEPT = 8
 MEMORY_LIMIT = 200_000
 # Fewer authors are no crowd whose habits say what is usual.
 LEAST_AUTHORS = 30
+NOBODY = bytes(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +206,11 @@ class RedisSightings:
         """Return what all replicas saw before each post. Raises StorageUnavailableError."""
         if not posts:
             return []
-        packed = [_packed(post) for post in posts]
+        # One argument: of many each would cost more than its post.
+        packed = b"".join(map(_packed, posts))
 
         async def ask() -> list[Sighted]:
-            answers = await self._script(args=[int(remember), *self._settings, *packed])
+            answers = await self._script(args=[int(remember), *self._settings, packed])
             self._stand_in = None
             return [
                 Sighted(copies, authors, own, written, posts / of if of >= LEAST_AUTHORS else 0.0)
@@ -222,19 +224,25 @@ class RedisSightings:
         return await self._outage.ask("sightings", ask, stand_in)
 
 
-def _short(text: str) -> bytes:
+def _short(name: bytes) -> bytes:
     # Equal by chance in a list of at most 128: once in thirty million.
-    return hashlib.blake2b(text.encode(), digest_size=4).digest()
+    return hashlib.blake2b(name, digest_size=4).digest()
 
 
 def _packed(post: Sighting) -> bytes:
+    author = post.author.encode()
     # Lua's numbers are doubles: exact to 2**53, enough for a sequence and a time.
-    return b"".join(
-        (
-            struct.pack(">dd", post.sequence, post.timestamp_ms),
-            _short(post.post_id),
-            _short(post.author) if post.author else bytes(4),
-            struct.pack(f">BB{len(post.texts)}Q", post.is_channel, len(post.texts), *post.texts),
-            post.author.encode(),
+    return (
+        struct.pack(
+            f">dd4s4sBBH{len(post.texts)}Q",
+            post.sequence,
+            post.timestamp_ms,
+            _short(post.post_id.encode()),
+            _short(author) if author else NOBODY,
+            post.is_channel,
+            len(post.texts),
+            len(author),
+            *post.texts,
         )
+        + author
     )
