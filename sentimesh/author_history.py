@@ -119,6 +119,8 @@ def rule_of(evidence: Evidence, rules: HistoryRules, *, was_bot: bool = False) -
 
     ``was_bot``: it has been one, so that part of the shares is enough.
     """
+    if was_bot and (rule := rule_of(evidence, rules)):
+        return rule
     part = rules.release if was_bot else 1.0
     if evidence.posts >= rules.flooding_min_posts and evidence.flooding_share >= part * rules.flooding_share:
         return FLOODING
