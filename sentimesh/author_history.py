@@ -186,7 +186,8 @@ class WeekOfAuthors:
         """Return what is known of every account that posted in the days up to ``now_ms`` or is in ``previous``.
 
         ``previous``: what was known before. An account there of which too few posts are known to judge it stays a bot.
-        One that was not seen in these days stays as it was, until it is forgotten and left out.
+        One that was not seen in these days stays as it was, until it is forgotten and left out; what others wrote,
+        without evidence, is never forgotten.
         """
         previous = previous or {}
         # Copies: an array that is looked into cannot grow.
@@ -203,7 +204,8 @@ class WeekOfAuthors:
         silent = [
             record
             for record in previous.values()
-            if record.author not in found and max(record.last_seen_ms, record.cleared_ms) > forget_ms
+            if record.author not in found
+            and (record.evidence is None or max(record.last_seen_ms, record.cleared_ms) > forget_ms)
         ]
         return [*found.values(), *silent]
 

@@ -102,7 +102,10 @@ for index = 4, #ARGV, 3 do
     table.insert(unread, part)
   end
   wanted[name] = true
-  table.insert(names, name)
+  -- One that nobody has tried yet is still to be refreshed.
+  if ARGV[3] ~= '{UNTRIED}' or redis.call('HEXISTS', state, 'part:' .. name) == 1 then
+    table.insert(names, name)
+  end
 end
 for name in string.gmatch(redis.call('HGET', state, 'parts') or '', '%S+') do
   if not wanted[name] then
