@@ -5,6 +5,12 @@ all are live. Redis is the server that `sentimesh up` starts, on this machine, w
 processor, of this process and of Redis, so that a machine that does other things as well changes them little.
 
     python bench/near_duplicates.py [--entries 600000] [--fingerprints 1000000]
+    python bench/near_duplicates.py --texts
+
+With ``--texts``: what should be hashed of a text, by what it finds in the recordings (those that are here), within an
+hour and over all of the time. Campaigns: the same words in ten or more posts, reposts aside, from the fourth on.
+Single: words that occur once, on X from accounts over a year old; they really differ from those of what they are
+called a copy of where more than a fifth of both texts' words are in one of them only. Short: under 20 letters.
 """
 
 from __future__ import annotations
@@ -14,10 +20,13 @@ import asyncio
 import gc
 import os
 import random
+import re
 import string
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +34,23 @@ import psutil
 import redis.asyncio as redis
 from simhash import Simhash
 
+from bench.credibility import DATA, RECORDINGS, TELEGRAM, Everything, folded, recorded
+from filter_svc.author_history import RedisAuthorHistory
+from filter_svc.credibility import account_age_days
 from filter_svc.known_bots import KNOWN_BOTS_KEY, RedisKnownBots
 from filter_svc.near_duplicates import MemoryNearDuplicates, RedisNearDuplicates, Seen
-from filter_svc.service import FilterStage
+from filter_svc.outage import Outage
+from filter_svc.service import NOTHING_TO_HASH, FilterStage
+from filter_svc.sightings import RedisSightings
+from ingest_svc.claims import MemoryClaims
+from ingest_svc.service import IngestStage
+from ingest_svc.text import own_words
 from sentimesh.embedded import EmbeddedServers
 from sentimesh.native import simhash64
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
-from sentimesh.stage import Delivery
+from sentimesh.settings import DEFAULT_SYMBOLS
+from sentimesh.stage import Delivery, Forward
+from sentimesh.symbols import TrackedExtractor, load_assets
 
 START_MS = 1_700_000_000_000
 BATCH = 200
@@ -72,12 +91,12 @@ def as_posts(fingerprints: Fingerprints, first: int) -> list[Seen]:
     ]
 
 
-async def answers(index: MemoryNearDuplicates | RedisNearDuplicates, posts: Sequence[Seen]) -> list[str | None]:
+async def answers(index: MemoryNearDuplicates | RedisNearDuplicates, posts: Sequence[Seen]) -> list[int | None]:
     """Return the answers, asked in batches as the filter does."""
-    found: list[str | None] = []
+    found: list[int | None] = []
     for at in range(0, len(posts), BATCH):
         originals = await index.originals(posts[at : at + BATCH])
-        found += [original and original.post_id for original in originals]
+        found += [original and original.fingerprint for original in originals]
     return found
 
 
@@ -91,12 +110,12 @@ def planted(fingerprints: Fingerprints, rng: np.random.Generator) -> Fingerprint
 
 
 def brute_force(all_of_them: Fingerprints, first: int) -> list[int | None]:
-    """Return for each entry from ``first`` on the number of the earliest before it within 3 bits."""
+    """Return for each entry from ``first`` on the earliest before it within 3 bits."""
     found: list[int | None] = []
     for number in range(first, len(all_of_them)):
         near = np.bitwise_count(all_of_them[:number] ^ all_of_them[number]) <= 3
         at = int(near.argmax())
-        found.append(at if near[at] else None)
+        found.append(int(all_of_them[at]) if near[at] else None)
     return found
 
 
@@ -107,7 +126,7 @@ def resident() -> int:
 
 
 class Bench:
-    """The two indexes, filled alike."""
+    """A filter alone and one that shares, filled alike."""
 
     def __init__(self, client: redis.Redis, server: psutil.Process) -> None:
         self.client = client
@@ -122,7 +141,7 @@ class Bench:
         return float(times.user + times.system)
 
     async def fill(self, count: int) -> None:
-        """Bring both indexes to so many entries."""
+        """Bring both to so many entries."""
         first = len(self.all)
         posts = as_posts(self._more(max(0, count - first)), first)
         await answers(self.own, posts)
@@ -146,15 +165,15 @@ class Bench:
         used = (await self.client.info("memory"))["used_memory"] - used
         here = (resident() - before) / MIB
         print(
-            f"memory of {count:,} entries: {used / MIB:.0f} MiB in Redis, {native / MIB:.0f} MiB in the native index;"
+            f"memory of {count:,} entries: {used / MIB:.0f} MiB in Redis, {native / MIB:.0f} MiB in the native table;"
         )
-        print(f"a filter with Redis holds {here:.0f} MiB: the native index, and posts to write again")
+        print(f"a filter with Redis holds {here:.0f} MiB: the native table, and posts to write again")
         print(
             f"written at {count / seconds:,.0f} posts/s by the wall clock, {worked / count * 1e6:.0f} µs of Redis each"
         )
 
     async def show_queries(self) -> None:
-        """Print what a query takes in each index and by brute force."""
+        """Print what a query takes in each and by brute force."""
         live = len(self.all)
         started = time.process_time()
         for fingerprint in self.rng.choice(self.all, 200):
@@ -162,7 +181,7 @@ class Bench:
         scan = (time.process_time() - started) / 200
         posts = as_posts(self._more(QUERIES), live)
         print(f"query and insertion at {live:,} live entries; numpy brute force {scan * 1e6:,.0f} µs a query")
-        for name, index in (("native index", self.own), ("through Redis", self.shared)):
+        for name, index in (("one process", self.own), ("through Redis", self.shared)):
             started, worked = time.process_time(), self._server_seconds()
             await answers(index, posts)
             here = (time.process_time() - started) / QUERIES
@@ -171,6 +190,14 @@ class Bench:
                 f"  {name:<14}{here * 1e6:6.1f} µs here, {there * 1e6:5.1f} µs in Redis: "
                 f"{scan / (here + there):.1f} times as fast"
             )
+
+    async def show_start(self) -> None:
+        """Print how long the first batch takes a filter that has read nothing."""
+        live = len(self.all)
+        started, worked = time.perf_counter(), self._server_seconds()
+        await answers(RedisNearDuplicates(self.client), as_posts(self._more(BATCH), live))
+        seconds, worked = time.perf_counter() - started, self._server_seconds() - worked
+        print(f"a filter that starts reads {live:,} entries in {seconds:.2f} s, {worked:.2f} s of Redis")
 
     async def show_flood(self) -> None:
         """Print what posts of one text take once there are very many of them."""
@@ -182,13 +209,19 @@ class Bench:
         started = self._server_seconds()
         found = await answers(self.shared, posts[-QUERIES:])
         each = (self._server_seconds() - started) / QUERIES
-        assert set(found) == {posts[0].post_id}
+        assert set(found) == {posts[0].fingerprint}
         print(f"after {len(posts) - QUERIES:,} posts of one text: {each * 1e6:.1f} µs in Redis for each more")
 
     async def show_stage(self) -> None:
         """Print the speed of the whole filter stage."""
         live = len(self.all)
-        stage = FilterStage(RedisKnownBots(self.client), self.shared)
+        outage = Outage()
+        stage = FilterStage(
+            RedisKnownBots(self.client, outage),
+            self.shared,
+            RedisSightings(self.client, outage),
+            RedisAuthorHistory(self.client, outage),
+        )
         await self.client.sadd(KNOWN_BOTS_KEY, *(f"twitter:{number}" for number in range(10_000)))
         rng = random.Random(3)  # noqa: S311 - the same posts every time, nothing secret
         batch = [
@@ -222,20 +255,18 @@ class Bench:
         )
 
     async def show_recall(self, count: int) -> None:
-        """Compare both indexes with brute force, among ``count`` entries."""
+        """Compare both with brute force, among ``count`` entries."""
         await self.fill(count)
         first = len(self.all)
         queries = planted(self.all, self.rng)
         self.all = np.concatenate([self.all, queries])
         posts = as_posts(queries, first)
-        expected = [
-            None if at is None else f"twitter:{1_183_904_570_830_774_272 + at}" for at in brute_force(self.all, first)
-        ]
-        near = sum(post_id is not None for post_id in expected)
+        expected = brute_force(self.all, first)
+        near = sum(original is not None for original in expected)
         print(f"recall among {first:,}: {near:,} of {PLANTED:,} planted posts are within 3 bits by brute force")
-        for name, index in (("native index", self.own), ("through Redis", self.shared)):
+        for name, index in (("one process", self.own), ("through Redis", self.shared)):
             found = await answers(index, posts)
-            right = sum(ours == theirs for ours, theirs in zip(found, expected, strict=True) if theirs)
+            right = sum(ours == theirs for ours, theirs in zip(found, expected, strict=True) if theirs is not None)
             wrong = sum(ours is not None and theirs is None for ours, theirs in zip(found, expected, strict=True))
             print(f"  {name:<14}{100 * right / near:.2f} % found, the earliest named; {wrong} that are none")
 
@@ -253,9 +284,102 @@ async def run(entries: int, fingerprints: int) -> None:
             bench = Bench(client, psutil.Process(servers.process_ids["valkey"]))
             await bench.show_memory(entries)
             await bench.show_queries()
+            await bench.show_start()
             await bench.show_stage()
             await bench.show_recall(fingerprints)
             await bench.show_flood()
+
+
+HOUR_MS = 3_600_000
+ALL_MS = 1 << 40
+PUNCTUATION = {ord(mark): chr(0x4E00 + place) for place, mark in enumerate(string.punctuation)}
+VARIANTS: dict[str, Callable[[str], str]] = {
+    "words (as it is)": str,
+    "and punctuation": lambda text: own_words(text).translate(PUNCTUATION),
+    "numbers are all one": lambda text: re.sub(r"\d+", "0", own_words(text)),
+    "without $ and # words": lambda text: re.sub(r"[$#]\w+", " ", text),
+    "without $ words": lambda text: re.sub(r"\$[A-Za-z]\w*", " ", text),
+    "no text under 20 letters": lambda text: text if len(folded(text)) >= SHORT else "",
+}
+SHORT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Posts of a recording, their words, and which of them belong to campaigns or are single."""
+
+    posts: list[SocialPost]
+    words: list[str]
+    late: list[int]
+    single: list[int]
+
+    def really_differ(self, one: int, other: int) -> bool:
+        """Say whether the words of two posts do."""
+        first, second = set(self.words[one].split()), set(self.words[other].split())
+        return len(first ^ second) > 0.2 * len(first | second)
+
+
+async def crowd(path: Path, extractor: type[TrackedExtractor]) -> Crowd:
+    """Return what reaches the filter of a recording."""
+    ingest = IngestStage(
+        extractor(load_assets(DEFAULT_SYMBOLS)), MemoryClaims(limit=1_000_000), ["en"], lambda: START_MS
+    )
+    posts: list[SocialPost] = []
+    for number, (raw, _) in enumerate(recorded(path), 1):
+        [outcomes] = await ingest.process([Delivery(raw, number)])
+        sent = [outcome.message for outcome in outcomes[:1] if isinstance(outcome, Forward)]
+        posts += [message for message in sent if isinstance(message, SocialPost)]
+    words = [folded(post.text) for post in posts]
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, (post, text) in enumerate(zip(posts, words, strict=True)):
+        if text and not post.repost_of:
+            places[text].append(place)
+    late = [place for found in places.values() if len(found) >= 10 for place in found[3:]]
+    once = [found[0] for found in places.values() if len(found) == 1]
+    single = [place for place in once if (account_age_days(posts[place]) or 366) > 365]
+    return Crowd(posts, words, late, single)
+
+
+async def copies(found: Crowd, variant: Callable[[str], str], ttl_ms: int) -> dict[int, int]:
+    """Return which posts are called copies, and one post with the original's fingerprint for each."""
+    fingerprints = simhash64([variant(post.text) for post in found.posts])
+    seen = [
+        Seen(post.post_id, fingerprint, place, post.timestamp_ms)
+        for place, (post, fingerprint) in enumerate(zip(found.posts, fingerprints, strict=True))
+        if fingerprint != NOTHING_TO_HASH
+    ]
+    index = MemoryNearDuplicates(ttl_ms=ttl_ms)
+    first: dict[int, int] = {}
+    called: dict[int, int] = {}
+    for at in range(0, len(seen), BATCH):
+        batch = seen[at : at + BATCH]
+        for post in batch:
+            first.setdefault(post.fingerprint, post.sequence)
+        for post, original in zip(batch, await index.originals(batch), strict=True):
+            if original is not None:
+                called[post.sequence] = first[original.fingerprint]
+    return called
+
+
+async def show_texts() -> None:
+    """Print what each way to fold a text finds."""
+    for title, extractor in (("X, 2019", TrackedExtractor), (TELEGRAM, Everything)):
+        path = DATA / RECORDINGS[title]
+        if not path.is_file():
+            print(f"{title}: ../shared/data/posts/{RECORDINGS[title]} is not here: left out")
+            continue
+        found = await crowd(path, extractor)
+        print(f"{title}: {len(found.posts):,} posts, {len(found.late):,} of campaigns, {len(found.single):,} single")
+        for name, ttl_ms in (("within an hour", HOUR_MS), ("over all of it", ALL_MS)):
+            print(f"  {name:<26}{'campaigns':>10}{'single':>8}{'share':>8}{'differ':>8}{'short':>7}")
+            for variant, change in VARIANTS.items():
+                called = await copies(found, change, ttl_ms)
+                late = sum(place in called for place in found.late)
+                single = [place for place in found.single if place in called]
+                differ = sum(found.really_differ(place, called[place]) for place in single)
+                short = sum(len(found.words[place]) < SHORT for place in single)
+                share = len(single) / len(found.single)
+                print(f"    {variant:<24}{late:>10,}{len(single):>8,}{share:>8.2%}{differ:>8,}{short:>7}")
 
 
 def main() -> None:
@@ -263,8 +387,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--entries", type=int, default=600_000)
     parser.add_argument("--fingerprints", type=int, default=1_000_000)
+    parser.add_argument("--texts", action="store_true", help="measure what to hash instead")
     arguments = parser.parse_args()
-    asyncio.run(run(arguments.entries, arguments.fingerprints))
+    asyncio.run(show_texts() if arguments.texts else run(arguments.entries, arguments.fingerprints))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ from typing import final
 __all__ = [
     "BatchResult",
     "LogReader",
-    "NearDuplicateIndex",
+    "NearDuplicateBatch",
+    "NearDuplicateReads",
+    "NearDuplicateTable",
     "SlideCount",
     "SymbolExtractor",
     "WindowStats",
@@ -21,25 +23,56 @@ def simhash64(texts: Sequence[str]) -> list[int]:
     """
 
 @final
-class NearDuplicateIndex:
-    """Fingerprints of the last ``ttl_ms`` by event time, with exact recall within ``max_distance`` bits.
+class NearDuplicateBatch:
+    """Posts that are asked about together; its length is the number of those that are to be held."""
+
+    @property
+    def writes(self) -> bytes:
+        """What the script in Redis is told to write (wire.rs); empty when all answers are known."""
+    def __len__(self) -> int: ...
+
+@final
+class NearDuplicateReads:
+    """What is to be read from Redis for a batch."""
+
+    @property
+    def request(self) -> bytes:
+        """What the script in Redis is told to return (wire.rs)."""
+
+@final
+class NearDuplicateTable:
+    """Posts of about the last ``ttl_ms`` by event time, with exact recall within ``max_distance`` bits (0 to 7).
 
     The 64 bits are cut into ``max_distance + 1`` blocks: two fingerprints that differ in at most
-    ``max_distance`` bits agree in at least one block (pigeonhole principle). ``max_distance`` is 0 to 7.
+    ``max_distance`` bits agree in at least one block (pigeonhole principle).
+
+    Of three or more posts of one fingerprint in a cell of time (1/32 of ``ttl_ms``, rounded up to milliseconds) the
+    first two stand for all: what follows them gets the answer of the second, and is not held once that is known.
     """
 
-    def __new__(cls, max_distance: int = 3, ttl_ms: int = 3_600_000) -> NearDuplicateIndex: ...
-    def check_and_insert(
-        self, ids: Sequence[str], fingerprints: Sequence[int], timestamps_ms: Sequence[int]
-    ) -> list[tuple[str, int] | None]:
-        """Look up, then insert, each entry in order.
+    def __new__(cls, max_distance: int = 3, ttl_ms: int = 3_600_000) -> NearDuplicateTable: ...
+    def batch(
+        self, ids: Sequence[str], fingerprints: Sequence[int], sequences: Sequence[int], timestamps_ms: Sequence[int]
+    ) -> NearDuplicateBatch:
+        """Put a batch together. Sequences and times are brought into 0 to 2**48 - 1.
 
-        The answer is id and fingerprint of the first-inserted live entry of another id within ``max_distance``, or
-        None. An id that is in the index already is compared only with entries inserted before it and is not
-        inserted again, so that asking twice gives the same answer twice. Entries older than ``ttl_ms``
-        before the entry asked about do not match, and are evicted as the largest time seen moves on.
-        Raises ValueError when the three sequences differ in length.
+        Raises ValueError when the four sequences differ in length.
         """
+    def remember(self, batch: NearDuplicateBatch) -> None:
+        """Hold the batch's posts, as if this process were the only one."""
+    def reads(self, batch: NearDuplicateBatch) -> NearDuplicateReads:
+        """Say which buckets in Redis are to be read, and from where, instead."""
+    def read(self, reads: NearDuplicateReads, reply: Sequence[bytes]) -> None:
+        """Hold what the script returned, one value a bucket. Raises ValueError for what are no buckets."""
+    def answers(self, batch: NearDuplicateBatch) -> list[int | None]:
+        """Return for each post the fingerprint of its original, or None, once the batch's posts are held.
+
+        That is the first to arrive of the posts of other ids that are within ``max_distance`` bits, not more than
+        ``ttl_ms`` away, and arrived before this one did, or in the same batch with a smaller sequence. So asking twice
+        gives the same answer twice.
+        """
+    def forget(self) -> None:
+        """Read every bucket again from its beginning, and write what stands for floods again: Redis lost something."""
     def __len__(self) -> int: ...
 
 @final

@@ -75,7 +75,7 @@ def filtering(settings: Settings, metrics: Metrics, client: redis.asyncio.Redis)
     outage = Outage(on_degraded=lambda what: metrics.filter_degraded.labels(what).inc())
     return FilterStage(
         RedisKnownBots(client, outage),
-        RedisNearDuplicates(client, threshold, ttl_ms, on_degraded=metrics.near_duplicates_degraded.inc),
+        RedisNearDuplicates(client, threshold, ttl_ms, outage, on_degraded=metrics.near_duplicates_degraded.inc),
         RedisSightings(client, outage, copies_ms, channel_copies_ms),
         RedisAuthorHistory(client, outage),
         options=multiplier_options(options),

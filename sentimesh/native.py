@@ -3,7 +3,9 @@
 from sentimesh._native import (
     BatchResult,
     LogReader,
-    NearDuplicateIndex,
+    NearDuplicateBatch,
+    NearDuplicateReads,
+    NearDuplicateTable,
     SlideCount,
     SymbolExtractor,
     WindowStats,
@@ -14,7 +16,9 @@ from sentimesh._native import (
 __all__ = [
     "BatchResult",
     "LogReader",
-    "NearDuplicateIndex",
+    "NearDuplicateBatch",
+    "NearDuplicateReads",
+    "NearDuplicateTable",
     "SlideCount",
     "SymbolExtractor",
     "WindowStats",

@@ -13,7 +13,7 @@ mod _native {
     #[pymodule_export]
     use crate::log::py::LogReader;
     #[pymodule_export]
-    use crate::near_duplicates::py::NearDuplicateIndex;
+    use crate::near_duplicates::py::{NearDuplicateBatch, NearDuplicateReads, NearDuplicateTable};
     #[pymodule_export]
     use crate::simhash::py::simhash64;
     #[pymodule_export]

@@ -1,4 +1,7 @@
-//! An index of fingerprints that finds every near-duplicate of the last hour.
+//! Fingerprints of the last hour among which every near-duplicate is found, by one process or by several through Redis.
 
-pub mod core;
+pub mod blocks;
+pub mod post;
 pub mod py;
+pub mod table;
+pub mod wire;
