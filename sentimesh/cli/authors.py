@@ -133,7 +133,7 @@ def _evidence(evidence: Evidence) -> Iterable[str]:
     days = f"{evidence.days} day{'' if evidence.days == 1 else 's'}"
     yield f"posts: {evidence.posts:,} on {days}"
     yield (
-        f"mean credibility of their own {evidence.mean_credibility:.3f}, of all accounts of the platform "
+        f"mean credibility of its own {evidence.mean_credibility:.3f}, of all accounts of the platform "
         f"{evidence.population_credibility:.3f}"
     )
     yield f"under the threshold: {evidence.low_share:.0%}"

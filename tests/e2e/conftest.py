@@ -41,7 +41,7 @@ def settings(nats_url: str, redis_url: str, postgres_dsn: str) -> Settings:
 async def clean(settings: Settings, redis_url: str, postgres_dsn: str) -> None:
     """Forget earlier tests: their claims would make posts duplicates, their streams go on, their scores be newer."""
     async with await connect(SecretStr(postgres_dsn)) as pool:
-        await pool.execute("TRUNCATE social_sentiment_scores, social_viral_spikes")
+        await pool.execute("TRUNCATE social_sentiment_scores, social_viral_spikes, social_author_credibility")
     async with redis.asyncio.Redis.from_url(redis_url) as client:
         await client.flushdb()
     async with Bus(settings.nats.url or SecretStr("")) as bus:
