@@ -8,7 +8,7 @@
 //! Posts are kept by slots of time; a slot is at least as long as a post counts, so that what is near in time is in the
 //! slot of a post or in one beside it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -114,6 +114,11 @@ impl Table {
     /// Puts a batch together.
     pub fn batch(&mut self, posts: Vec<Post>) -> Batch {
         self.batches += 1;
+        for number in posts.iter().map(|post| self.slot(post)).collect::<BTreeSet<_>>() {
+            for (_, slot) in self.slots.range_mut(number - 1..=number + 1) {
+                slot.used = self.batches;
+            }
+        }
         let oldest = self.batches.saturating_sub(UNUSED_BATCHES);
         self.slots.retain(|_, slot| slot.used >= oldest);
         let mut cells: FxHashMap<_, Vec<u64>> = FxHashMap::default();
@@ -270,11 +275,22 @@ mod tests {
     fn slots_that_are_over_are_forgotten() {
         let mut table = Table::new(3, 960);
         for hour in 0..10 {
-            for round in 0..UNUSED_BATCHES {
+            for round in 0..=UNUSED_BATCHES {
                 let id = format!("{hour} {round}");
-                ask(&mut table, &[(&id, 1 << (6 * hour), 960 * hour as i64)]);
+                ask(&mut table, &[(&id, 1 << (6 * hour), 960 * hour)]);
             }
         }
-        assert!(table.len() <= 12);
+        // Two posts, and one in the batch that made them known, of the last slot and the one before.
+        assert_eq!(table.len(), 6);
+    }
+
+    #[test]
+    fn slots_that_are_in_use_stay() {
+        let mut table = Table::new(3, 960);
+        ask(&mut table, &[("a", 0, 900)]);
+        for round in 0..=2 * UNUSED_BATCHES {
+            ask(&mut table, &[(&format!("{round}"), 0xff, 970)]);
+        }
+        assert_eq!(ask(&mut table, &[("b", 1, 1800)]), [Some(0)]);
     }
 }
