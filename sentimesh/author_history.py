@@ -10,6 +10,7 @@ import re
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ FLOODING = "flooding"
 # What the column of the table takes.
 AUTHOR = re.compile(r"(?=.{3,100}\Z)[a-z]{1,20}:[^\x00-\x1f\x7f]+")
 
-Integers = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.integer]
 Words = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
@@ -190,13 +191,12 @@ class WeekOfAuthors:
         without evidence, is never forgotten.
         """
         previous = previous or {}
-        # Copies: an array that is looked into cannot grow.
         messages = _Columns(
-            ids=np.array(self._ids, np.uint64),
-            authors=np.array(self._authors, np.int64),
-            fingerprints=np.array(self._fingerprints, np.uint64),
-            times=np.array(self._times, np.int64),
-            credibilities=np.array(self._credibilities, np.float32),
+            ids=_view(self._ids, np.uint64),
+            authors=_view(self._authors, np.uint32),
+            fingerprints=_view(self._fingerprints, np.uint64),
+            times=_view(self._times, np.int64),
+            credibilities=_view(self._credibilities, np.float32),
         )
         accounts = _Accounts(list(self._numbers), messages, self._rules, now_ms, previous)
         found = {record.author: record for record in accounts.records()}
@@ -247,15 +247,14 @@ class _Accounts:
         previous: Mapping[str, AuthorRecord],
     ) -> None:
         self._names, self._rules, self._now_ms, self._previous = names, rules, now_ms, previous
-        inside = (messages.times > now_ms - rules.days * DAY_MS) & (messages.times <= now_ms)
-        posts = messages.take(np.flatnonzero(inside))
-        order = np.lexsort((-posts.credibilities, posts.ids))
-        posts = posts.take(order[_starts(posts.ids[order])])
+        posts = messages.take(_once(messages, now_ms - rules.days * DAY_MS, now_ms))
         late = _late_copies(posts, rules)
         # A text keeps all its copies; an account that was cleared begins anew.
         cleared = np.array([p.cleared_ms if (p := previous.get(name)) else 0 for name in names], np.int64)
-        counted = np.flatnonzero(posts.times > cleared[posts.authors])
-        self._posts, self._late = posts.take(counted), late[counted]
+        if cleared.any():
+            counted = np.flatnonzero(posts.times > cleared[posts.authors])
+            posts, late = posts.take(counted), late[counted]
+        self._posts, self._late = posts, late
         self._known_texts = self._remembered()
         self._repeats, self._texts = _own_texts(self._posts, self._known_texts)
 
@@ -301,7 +300,7 @@ class _Accounts:
         ]
         table = np.frombuffer(b"".join(texts for _, texts in known), TEXT)
         counts = [len(texts) // TEXT.itemsize for _, texts in known]
-        authors = np.repeat(np.array([number for number, _ in known], np.int64), counts)
+        authors = np.repeat(np.array([number for number, _ in known], np.uint32), counts)
         return _Texts(authors, table["fingerprint"], table["first_ms"], table["last_ms"])
 
     def _to_remember(self) -> dict[int, bytes]:
@@ -369,6 +368,19 @@ class _Accounts:
         texts[authors[starts[ranked]]] = fingerprints[starts[ranked]]
         counts[authors[starts[ranked]]] = sizes[ranked]
         return texts, counts
+
+
+def _once(messages: _Columns, after_ms: int, until_ms: int) -> Integers:
+    """Return the places of the posts in that time, each once: where it is most credible."""
+    inside = np.flatnonzero((messages.times > after_ms) & (messages.times <= until_ms))
+    ids = messages.ids[inside]
+    order = np.lexsort((-messages.credibilities[inside], ids))
+    return inside[order[_starts(ids[order])]]
+
+
+def _view(column: array[int] | array[float], kind: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return a column as it is; it cannot grow as long as somebody looks into it."""
+    return np.frombuffer(column, kind) if column else np.empty(0, kind)
 
 
 def _own_texts(posts: _Columns, known: _Texts) -> tuple[Flags, _Texts]:

@@ -13,6 +13,7 @@ import redis.asyncio
 import structlog
 from google.protobuf.message import DecodeError
 from nats.errors import Error as NatsError
+from nats.js.api import StreamState
 
 from sentimesh.author_cache import AuthorCache, LearningState
 from sentimesh.author_history import DAY_MS, AuthorRecord, HistoryRules, WeekOfAuthors
@@ -63,6 +64,7 @@ class Learner:
         rules: HistoryRules | None = None,
         *,
         period_ms: int = DAY_MS,
+        max_messages: int = 10_000_000,
         by_event_time: bool = False,
         now_ms: Callable[[], int] = now_ms,
         on_learned: Callable[[Learned], None] = lambda _learned: None,
@@ -71,8 +73,9 @@ class Learner:
     ) -> None:
         """``refresh_bots`` makes what was learned take effect.
 
-        ``by_event_time``: the days end with the newest post, whenever it came in (replays). ``on_success_time`` is
-        told when somebody last learned, epoch milliseconds.
+        ``max_messages``: of a busier week only the newest part is judged, about that many. ``by_event_time``: the days
+        end with the newest post, whenever it came in, and all of the streams is read (replays). ``on_success_time``
+        is told when somebody last learned, epoch milliseconds.
         """
         self._bus = bus
         self._store = store
@@ -80,6 +83,7 @@ class Learner:
         self._refresh_bots = refresh_bots
         self._rules = rules or HistoryRules()
         self._period_ms = period_ms
+        self._max_messages = max_messages
         self._by_event_time = by_event_time
         self._now_ms = now_ms
         self._on_learned = on_learned
@@ -163,16 +167,16 @@ class Learner:
     async def _read(self, token: str, started_ms: int) -> WeekOfAuthors:
         """Return what the streams have of the last days; of a replay, which comes at any speed, all of it."""
         week = WeekOfAuthors(self._rules)
-        since = None if self._by_event_time else utc(started_ms - self._rules.days * DAY_MS)
+        states = {topic: await self._state(topic) for topic in SOURCES}
+        since = None
+        if not self._by_event_time:
+            part = min(1.0, self._max_messages / max(1, sum(state.messages for state in states.values())))
+            if part < 1.0:
+                log.warning("authors.part_of_the_days", part=round(part, 3), max_messages=self._max_messages)
+            since = utc(started_ms - round(part * self._rules.days * DAY_MS))
         renewed, unreadable = time.monotonic(), 0
         for topic, kind in SOURCES.items():
-            try:
-                last = (await self._bus.jetstream.stream_info(topic.stream)).state.last_seq
-            except (NatsError, OSError, TimeoutError) as error:
-                raise BusUnavailableError(
-                    f"{topic.stream} cannot be read ({type(error).__name__}): check the server of nats.url"
-                ) from error
-            async with contextlib.aclosing(self._bus.read_back(topic, since, last)) as batches:
+            async with contextlib.aclosing(self._bus.read_back(topic, since, states[topic].last_seq)) as batches:
                 async for batch in batches:
                     # Another thread, so that the filter beside it goes on meanwhile.
                     unreadable += await asyncio.to_thread(_take, week, kind, batch)
@@ -182,6 +186,14 @@ class Learner:
         if unreadable:
             log.warning("authors.unreadable", messages=unreadable)
         return week
+
+    async def _state(self, topic: Topic) -> StreamState:
+        try:
+            return (await self._bus.jetstream.stream_info(topic.stream)).state
+        except (NatsError, OSError, TimeoutError) as error:
+            raise BusUnavailableError(
+                f"{topic.stream} cannot be read ({type(error).__name__}): check the server of nats.url"
+            ) from error
 
 
 def _take(week: WeekOfAuthors, kind: type[FilteredPost | RejectedPost], batch: Batch) -> int:
@@ -198,7 +210,7 @@ def _take(week: WeekOfAuthors, kind: type[FilteredPost | RejectedPost], batch: B
 def history_rules(settings: Settings) -> HistoryRules:
     """Return the configured thresholds."""
     options = settings.spam_filter.author_history
-    values = options.model_dump(exclude={"enabled", "learn_hours"})
+    values = options.model_dump(exclude={"enabled", "learn_hours", "max_messages"})
     return HistoryRules(min_credibility=settings.spam_filter.min_credibility_threshold, **values)
 
 
@@ -225,6 +237,7 @@ def configured(
         refresh_bots,
         history_rules(settings),
         period_ms=settings.spam_filter.author_history.learn_hours * HOUR_MS,
+        max_messages=settings.spam_filter.author_history.max_messages,
         by_event_time=settings.aggregation.clock == "event",
         on_learned=show,
         on_failure=metrics.author_learning_failures.inc,

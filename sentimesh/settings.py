@@ -191,6 +191,8 @@ class AuthorHistory(Section):
     learn_hours: Positive = 24
     # The streams hold seven days.
     days: Annotated[int, Field(ge=1, le=7), _Number] = 7
+    # Of a busier week only the newest part is judged: about 200 bytes of memory for each.
+    max_messages: Positive = 10_000_000
     # An account of whom nothing is heard for so long is nobody special any more.
     forget_days: Annotated[int, Field(ge=7, le=3650), _Number] = 30
     # Persistently low: so many posts on so many days, that share of them under min_credibility_threshold.

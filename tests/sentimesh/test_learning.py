@@ -314,6 +314,17 @@ async def test_the_days_of_a_replay_end_with_its_newest_post(job: Job) -> None:
     assert [record.author for record in replayed.new_bots] == ["twitter:flood"]
 
 
+async def test_of_a_busy_week_the_newest_part_is_read(job: Job) -> None:
+    await job.publish(flood(job.now_ms))
+    # The posts came in just now: at the end of these days by this clock, in their second quarter by that one.
+    later = job.now_ms + 4 * DAY_MS
+    for max_messages, read in ((12, 12), (6, 0)):
+        job.now_ms = later
+        learned = await job.learner(max_messages=max_messages).learn()
+        assert learned is not None
+        assert learned.messages == read
+
+
 async def test_what_cannot_be_read_is_left_out(job: Job) -> None:
     await job.bus.jetstream.publish(f"{REJECTED.prefix}.BTC", b"\xff\xff")
     await job.publish(flood(job.now_ms))
