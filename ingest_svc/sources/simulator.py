@@ -29,7 +29,7 @@ from ingest_svc.sources.simulator_bots import (
     persistent_bots,
 )
 from ingest_svc.sources.simulator_payloads import Payloads, Written
-from ingest_svc.sources.simulator_people import Author, Crowd
+from ingest_svc.sources.simulator_people import Author, Crowd, normal
 from ingest_svc.sources.simulator_texts import PRICES, Words, casual, expand
 from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.source import SourcePost
@@ -215,10 +215,12 @@ class _Simulation:
         """Return words for a slot of ``GIVEN``."""
         rng = self._rng
         match slot:
+            case "number":
+                return str(int(3 * 100 ** rng.random()))
             case "coin":
                 return rng.choice(self._mentions[symbol])
             case "price" | "level":
-                price = self._prices[symbol] = self._prices[symbol] * math.exp(rng.gauss(0, PRICE_STEP))
+                price = self._prices[symbol] = self._prices[symbol] * math.exp(PRICE_STEP * normal(rng.random))
                 return money(price) if slot == "price" else money(float(f"{price * rng.uniform(0.7, 1.6):.2g}"))
             case "percent":
                 size = 2 * 30 ** rng.random()
@@ -226,15 +228,13 @@ class _Simulation:
             case "money":
                 size = 20 * 2000 ** rng.random()
                 return f"${float(f'{size:.2g}'):,.0f}"
-            case "code":
-                return "".join(rng.choices(CODE_CHARACTERS, k=10))
-        return str(int(3 * 100 ** rng.random()))
+        return "".join(rng.choices(CODE_CHARACTERS, k=10))
 
     def _mood(self, symbol: str, now_ms: int) -> float:
         elapsed = max(now_ms - self._mood_times[symbol], 0) / MOOD_TIME_MS
         self._mood_times[symbol] = max(now_ms, self._mood_times[symbol])
         decay = math.exp(-elapsed)
-        drift = self._rng.gauss(0, MOOD_SPREAD * math.sqrt(1 - decay * decay))
+        drift = MOOD_SPREAD * math.sqrt(1 - decay * decay) * normal(self._rng.random)
         mood = self._means[symbol] + (self._moods[symbol] - self._means[symbol]) * decay + drift
         self._moods[symbol] = mood
         return max(-1.0, min(1.0, mood))

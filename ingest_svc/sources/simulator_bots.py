@@ -161,18 +161,21 @@ class Bots:
 
     def _channels(self, per_minute: float) -> Iterator[BotPost]:
         rng = self._rng
-        count = max(3, round(60 * per_minute / CHANNEL_POSTS_PER_HOUR))
-        channels = [
-            (
-                ("telegram", "telegram", "discord")[number % 3],
-                self._crowd.aged(self._start_ms),
-                [self._say("shill") for _ in range(rng.randint(*CHANNEL_TEXTS))],
-            )
-            for number in range(count)
-        ]
+        channels: list[tuple[str, Author, list[str], int]] = []
+        for number in range(max(3, round(60 * per_minute / CHANNEL_POSTS_PER_HOUR))):
+            platform = ("telegram", "telegram", "discord")[number % 3]
+            channels.append((platform, self._crowd.aged(self._start_ms), [], rng.randint(*CHANNEL_TEXTS)))
         for at_ms in self._arrivals(per_minute):
-            platform, author, texts = rng.choice(channels)
-            yield BotPost(at_ms, platform, author, rng.choice(texts), "shill_channel")
+            platform, author, texts, count = rng.choice(channels)
+            yield BotPost(at_ms, platform, author, self._one_of(texts, count, "shill"), "shill_channel")
+
+    def _one_of(self, texts: list[str], count: int, slot: str) -> str:
+        """Return one of an account's ``count`` texts, made when it is first used."""
+        at = int(self._rng.random() * count)
+        if at < len(texts):
+            return texts[at]
+        texts.append(self._say(slot))
+        return texts[-1]
 
     def _listed(self, per_minute: float) -> Iterator[BotPost]:
         accounts = _listed()
@@ -182,13 +185,13 @@ class Bots:
 
     def _persistent(self, per_minute: float) -> Iterator[BotPost]:
         rng = self._rng
-        writers = [
-            (author, [self._say("bot") for _ in range(PITCHES)], REPEATED[index % len(REPEATED)])
+        writers: list[tuple[Author, list[str], float]] = [
+            (author, [], REPEATED[index % len(REPEATED)])
             for index, author in enumerate(_persistent(per_minute, self._start_ms))
         ]
         for at_ms in self._arrivals(per_minute):
             author, pitches, repeated = rng.choice(writers)
-            text = rng.choice(pitches) if rng.random() < repeated else self._say("bot")
+            text = self._one_of(pitches, PITCHES, "bot") if rng.random() < repeated else self._say("bot")
             yield BotPost(at_ms, "twitter", author, text, "persistent")
 
     def _sessions(self, per_minute: float, account: Callable[[float], Author]) -> Iterator[tuple[float, Author, str]]:

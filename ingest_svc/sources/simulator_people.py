@@ -19,7 +19,7 @@ DAY_MS = 86_400_000
 # gives the shares of author-hours with one, two, three, … posts of a recording of X (tests have them).
 RATE_EXPONENT = 2.2
 # Somebody who wrote in the last minutes writes again: answers, second thoughts.
-BACK_SOON, BACK_WITHIN_MINUTES = 0.03, 12
+BACK_SOON, BACK_WITHIN_MINUTES = 0.02, 12
 # Quantiles of the account ages, in days, of people who post about bitcoin on X; the other numbers are log-normal with
 # medians and spreads of the same people. Older accounts have more followers, who has followers follows more.
 AGE_SHARES = (0.0, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 1.0)
@@ -52,28 +52,26 @@ class Author:
     verified: bool
 
 
-@dataclass(frozen=True, slots=True)
 class Habits:
     """How often the people of a place write: each between these, in posts an hour."""
 
-    least: float
-    most: float
+    def __init__(self, least: float, most: float) -> None:
+        people, posts = 1 - RATE_EXPONENT, 2 - RATE_EXPONENT
+        # Powers of the two, for the distribution of people over rates and of posts over their writers' rates.
+        self._people = least**people, most**people - least**people
+        self._posts = least**posts, most**posts - least**posts
+        self.mean = people / posts * self._posts[1] / self._people[1]
 
     def rate(self, rank: float) -> float:
         """Return the posts an hour of a person of whom this share of all people writes more."""
-        return _quantile(1 - RATE_EXPONENT, self.most, self.least, rank)
+        low, span = self._people
+        return float((low + (1 - rank) * span) ** (1 / (1 - RATE_EXPONENT)))
 
     def writer(self, draw: float) -> float:
         """Return the rank of whoever wrote a post; ``draw``, from [0, 1), says which post."""
-        power = 1 - RATE_EXPONENT
-        rate = _quantile(1 + power, self.least, self.most, draw)
-        return float((rate**power - self.most**power) / (self.least**power - self.most**power))
-
-    def mean(self) -> float:
-        """Return the mean rate of all people."""
-        people, posts = 1 - RATE_EXPONENT, 2 - RATE_EXPONENT
-        mean = people / posts * (self.most**posts - self.least**posts) / (self.most**people - self.least**people)
-        return float(mean)
+        (low, span), (least, people_span) = self._posts, self._people
+        power = (low + draw * span) ** ((1 - RATE_EXPONENT) / (2 - RATE_EXPONENT))
+        return float(1 - (power - least) / people_span)
 
 
 # Chat is quicker than X; channels are run to be written in.
@@ -91,7 +89,7 @@ class _Place:
 
     def __init__(self, name: str, posts_per_minute: float, salt: int) -> None:
         self.habits = PLACES[name]
-        self.people = max(1, round(60 * posts_per_minute / self.habits.mean()))
+        self.people = max(1, round(60 * posts_per_minute / self.habits.mean))
         self.recent: deque[int] = deque(maxlen=max(3, round(BACK_WITHIN_MINUTES * posts_per_minute)))
         self.salt = salt
 
@@ -147,7 +145,7 @@ class Crowd:
         draw = rng.random
         days = _between(draw())
         median = MEDIAN_FOLLOWERS * (days / MEDIAN_AGE_DAYS) ** FOLLOWERS_OVER_AGE
-        followers = median * math.exp(FOLLOWER_SPREAD * _normal(draw))
+        followers = median * math.exp(FOLLOWER_SPREAD * normal(draw))
         following = MEDIAN_FOLLOWING * ((followers + 1) / MEDIAN_FOLLOWERS) ** FOLLOWING_OVER_FOLLOWERS
         # What they write about coins is a part of all that they write.
         a_day = here.habits.rate((number + 0.5) / here.people) * (6 + 10 * draw())
@@ -156,8 +154,8 @@ class Crowd:
             (number * _SCRAMBLE + here.salt) % MADE_UP,
             int(self._start_ms - days * DAY_MS),
             int(followers),
-            int(following * math.exp(FOLLOWING_SPREAD * _normal(draw))),
-            int(days * (a_day + MEDIAN_POSTS_PER_DAY * math.exp(POSTS_SPREAD * _normal(draw)))) + 1,
+            int(following * math.exp(FOLLOWING_SPREAD * normal(draw))),
+            int(days * (a_day + MEDIAN_POSTS_PER_DAY * math.exp(POSTS_SPREAD * normal(draw)))) + 1,
             verified=draw() < min(0.02 + followers / 100_000, 0.7),
         )
 
@@ -201,14 +199,9 @@ def _account(
     return Author(number, name, created_ms, followers, following, posts, verified)
 
 
-def _normal(draw: Callable[[], float]) -> float:
+def normal(draw: Callable[[], float]) -> float:
     """Return a standard normal number, from a table: ``Random.gauss`` takes ten times as long."""
     return _NORMAL[int(draw() * len(_NORMAL))]
-
-
-def _quantile(power: float, low: float, high: float, share: float) -> float:
-    """Return the quantile of a density that falls with ``power`` - 1 between ``low`` and ``high``, either way round."""
-    return float((low**power + share * (high**power - low**power)) ** (1 / power))
 
 
 def _between(share: float) -> float:

@@ -57,7 +57,7 @@ def six_hours() -> list[SimulatedPost]:
 
 def test_the_same_seed_gives_the_same_posts_and_another_others() -> None:
     def first(seed: int) -> list[SimulatedPost]:
-        return list(islice(simulate(seed, START_MS, SYMBOLS), 300))
+        return list(islice(simulate(seed, START_MS, SYMBOLS), 3000))
 
     assert first(3) == first(3)
     assert first(3) != first(4)
