@@ -56,9 +56,9 @@ class HistoryRules:
     copies_min_posts: int = 10
     copies_min_accounts: int = 2
     copies_let_off: int = 3
-    # The population's mean counts as so many posts of each account.
+    # What is not known of an account: so many posts, for its credibility as those of the population.
     prior_posts: float = 10.0
-    # From this learned credibility on the multiplier is 1.0; below it falls linearly to 0.0.
+    # For its multiplier as credible as this: 1.0 from a mean of this on, below it falling linearly.
     full_credibility: float = 0.4
 
 
@@ -69,7 +69,7 @@ class Evidence:
     posts: int
     # Days (UTC) on which it posted.
     days: int
-    # Of its posts, 0.0 to 1.0, as they would be without a list of bots and without history.
+    # Of its posts, 0.0 to 1.0, see own_credibility.
     mean_credibility: float
     # Of the accounts of its platform, each counted once.
     population_credibility: float
@@ -134,11 +134,21 @@ def rule_of(evidence: Evidence, rules: HistoryRules, *, was_bot: bool = False) -
     return ""
 
 
+def _shrunk(evidence: Evidence, prior: float, rules: HistoryRules) -> float:
+    """Return an account's mean credibility, were ``prior_posts`` more posts of it as credible as ``prior``."""
+    total = evidence.mean_credibility * evidence.posts + prior * rules.prior_posts
+    return total / (evidence.posts + rules.prior_posts)
+
+
 def own_credibility(factors: CredibilityFactors, multipliers: CredibilityMultipliers | None) -> float:
-    """Return a post's credibility, 0.0 to 1.0, as it would be without known bots and without history."""
+    """Return a post's credibility, 0.0 to 1.0, by what its author does: factors, flooding and frequency.
+
+    Not by what is known of him already, or nothing could get better, and not by how new the account is, which is no
+    behaviour and passes by itself.
+    """
     total = factors.account_age + factors.follower_ratio + factors.originality + factors.verification
     if multipliers is not None:
-        total *= multipliers.copy_paste_flooding * multipliers.post_frequency * multipliers.new_account
+        total *= multipliers.copy_paste_flooding * multipliers.post_frequency
     return round(total, 4)
 
 
@@ -275,12 +285,11 @@ class _Accounts:
             # Too little to take back what it is known for.
             return replace(before, last_seen_ms=last_ms, learned_ms=self._now_ms, texts=texts)
         rule = rule_of(evidence, rules, was_bot=was_bot)
-        total = evidence.mean_credibility * evidence.posts + evidence.population_credibility * rules.prior_posts
-        credibility = total / (evidence.posts + rules.prior_posts)
         return AuthorRecord(
             author=name,
-            credibility=credibility,
-            multiplier=min(1.0, credibility / rules.full_credibility),
+            credibility=_shrunk(evidence, evidence.population_credibility, rules),
+            # Not towards the population's: throwaway accounts would lower everybody's.
+            multiplier=min(1.0, _shrunk(evidence, rules.full_credibility, rules) / rules.full_credibility),
             is_known_bot=bool(rule),
             rule=rule,
             evidence=evidence,

@@ -210,9 +210,9 @@ class AuthorHistory(Section):
     copies_min_posts: Annotated[int, Field(ge=2), _Number] = 10
     copies_min_accounts: Positive = 2
     copies_let_off: Annotated[int, Field(ge=0), _Number] = 3
-    # The mean of all accounts counts as so many posts of each.
+    # What is not known of an account counts as so many posts: as credible as those of all accounts for its credibility.
     prior_posts: Annotated[float, Field(gt=0), _Number] = 10
-    # Learned credibility from which on nothing is held against an account; below it its posts' falls in proportion.
+    # As credible as this for its multiplier, which is 1.0 for a mean of this or more and falls in proportion below.
     full_credibility: Annotated[float, Field(gt=0.0, le=1.0), _Number] = 0.4
 
 

@@ -545,7 +545,7 @@ class AuthorEvidence(_message.Message):
     days: _builtins.int
     """Days (UTC) on which it posted."""
     mean_credibility: _builtins.float
-    """Of its posts as they would be without known bots and without history, 0.0 to 1.0."""
+    """Of its posts, factors times copy_paste_flooding and post_frequency, 0.0 to 1.0."""
     population_credibility: _builtins.float
     """Of the accounts of its platform, each counted once, 0.0 to 1.0."""
     low_share: _builtins.float

@@ -160,7 +160,8 @@ def test_the_evidence_is_what_the_rules_say(posts: list[Post]) -> None:
             evidence.posts + 2
         )
         assert record.credibility == pytest.approx(learned)
-        assert record.multiplier == pytest.approx(min(1.0, learned / RULES.full_credibility))
+        against = (evidence.mean_credibility * evidence.posts + 0.4 * 2) / (evidence.posts + 2) / 0.4
+        assert record.multiplier == pytest.approx(min(1.0, against))
         assert record.is_known_bot == bool(record.rule) == bool(rule_of(evidence, RULES))
         assert record.bot_since_ms == (NOW if record.is_known_bot else 0)
 
@@ -194,19 +195,19 @@ def test_what_is_remembered_stands_for_the_posts_that_are_gone(posts: list[Post]
         assert record.evidence.repeat_share == pytest.approx(len(repeats) / len(week))
 
 
-def test_a_post_is_judged_without_lists_and_without_history() -> None:
+def test_a_post_is_judged_without_what_is_known_of_its_author_and_without_his_youth() -> None:
     factors = CredibilityFactors(account_age=0.25, follower_ratio=0.125, originality=0.25, verification=0.125)
     assert own_credibility(factors, None) == 0.75
     multipliers = CredibilityMultipliers(
         copy_paste_flooding=0.5, post_frequency=0.8, new_account=0.5, known_bot=0.0, author_history=0.1
     )
-    assert own_credibility(factors, multipliers) == pytest.approx(0.15)
+    assert own_credibility(factors, multipliers) == pytest.approx(0.3)
 
 
 def test_a_bot_gets_better_by_what_it_writes() -> None:
     bad = judged([Post(id=n, credibility=0.125, time_ms=NOW - n * 12 * HOUR) for n in range(6)])["twitter:a"]
     assert (bad.is_known_bot, bad.rule) == (True, PERSISTENTLY_LOW)
-    assert bad.multiplier == pytest.approx(0.125 / 0.4)
+    assert bad.multiplier == pytest.approx((6 * 0.125 + 2 * 0.4) / 8 / 0.4)
     later = NOW + 7 * DAY_MS
     good = [Post(id=n, credibility=0.75, time_ms=later - n * HOUR) for n in range(3)]
     # Rejected as those of a known bot are; what they would be without the list counts.

@@ -138,10 +138,8 @@ async def test_what_was_posted_makes_bots_and_multipliers(job: Job) -> None:
         "twitter:low": "persistently_low",
     }
     assert await job.known() == {"twitter:flood", "twitter:low"}
-    # (12 x 0.125 + 10 x mean of the accounts) / 22, over 0.4
-    population = (20 * 0.625 + 0.5 + 0.125) / 22
-    multiplier = (12 * 0.125 + 10 * population) / 22 / 0.4
-    assert await job.multipliers() == {"twitter:low": pytest.approx(multiplier, abs=1e-4)}
+    # (12 x 0.125 + 10 x 0.4) / 22, over 0.4
+    assert await job.multipliers() == {"twitter:low": 0.625}
     assert 6 * DAY_MS < await job.client.pttl(job.key) <= 7 * DAY_MS
     [flooding] = await AggregateStore(job.pool).authors(["twitter:flood"])
     assert flooding is not None
