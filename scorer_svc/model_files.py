@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+from scorer_svc.manifest import MANIFEST, read_manifest
 from scorer_svc.sentiment import Label, ModelError
 
 GRAPH, TOKENIZER, CONFIG = FILES = ("model.onnx", "tokenizer.json", "config.json")
+SHIPPED = Path(str(files("scorer_svc"))) / "models"
 # SHA-256 of a release to its name, for the files carry no version themselves.
 RELEASES = "releases.json"
 # The names that published financial models use, compared without case.
 LABELS: dict[str, Label] = {
-    "positive": "positive",
-    "bullish": "positive",
-    "negative": "negative",
-    "bearish": "negative",
-    "neutral": "neutral",
+    **dict.fromkeys(("positive", "pos", "bullish", "bull"), "positive"),
+    **dict.fromkeys(("negative", "neg", "bearish", "bear"), "negative"),
+    **dict.fromkeys(("neutral", "neut", "neu"), "neutral"),
 }
+POSITIONS_UNSTATED = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,49 +31,98 @@ class ModelFiles:
     """A folder with a usable model.
 
     ``labels``: what each output means, in order. ``version``: the name under which exactly these files were
-    released, else the folder's name and the start of their SHA-256. ``max_positions``: longest input, tokens.
+    released or stored, else the folder's name and the start of their SHA-256. ``max_positions``: longest input,
+    tokens. ``digests``: SHA-256 of each file.
     """
 
     folder: Path
     labels: tuple[Label, ...]
     version: str
     max_positions: int
+    digests: Mapping[str, str]
 
 
-def find_model(name: str) -> ModelFiles:
-    """Return the shipped model of that name, or the one in that folder (a path).
+def shipped_models() -> list[str]:
+    """Return the names of the models that come with the program."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{GRAPH}"))
 
-    Raises ModelError when there is none, a file is missing, or ``id2label`` does not name the three classes.
+
+def find_model(name: str, store: Path | None = None) -> ModelFiles:
+    """Return the shipped model of that name, the one in the store's folder, or the one in that folder (a path).
+
+    Raises ModelError when there is none, a file is missing or not the one that was stored, or ``id2label`` does
+    not name the three classes.
     """
-    store = Path(str(files("scorer_svc"))) / "models"
-    shipped = sorted(path.parent.name for path in store.glob(f"*/{GRAPH}"))
-    folder = store / name if name in shipped else Path(name)
+    folder = _folder(name, store)
     missing = [file for file in FILES if not (folder / file).is_file()]
     if missing:
         raise ModelError(
             f"{name} is no model: {folder} has no {' and no '.join(missing)}; "
-            f"give {', '.join(shipped)}, vader, or a folder with {', '.join(FILES)}"
+            f"give {', '.join(shipped_models())}, vader, {'a stored model, ' if store else ''}"
+            f"or a folder with {', '.join(FILES)}"
         )
+    return read_model(folder, folder.resolve().name)
+
+
+def read_model(folder: Path, name: str) -> ModelFiles:
+    """Return the model in a folder that has all its files; ``name`` is the version's first part. Raises ModelError."""
+    labels, max_positions = read_config(folder / CONFIG)
+    manifest = read_manifest(folder)
+    digests = {file: _sha256(folder / file) for file in FILES}
+    if manifest is not None:
+        changed = [file for file in FILES if manifest.files.get(file) != digests[file]]
+        if changed:
+            raise ModelError(
+                f"{' and '.join(changed)} in {folder} is not what its manifest says (SHA-256): "
+                f"`sentimesh models pull` {manifest.name} again"
+            )
+        return ModelFiles(folder, labels, manifest.version, max_positions, digests)
+    digest = hashlib.sha256(b"".join(bytes.fromhex(digests[file]) for file in FILES)).hexdigest()
+    releases = json.loads((SHIPPED / RELEASES).read_bytes())
+    version = releases.get(digest, f"{name}-{digest[:8]}")
+    return ModelFiles(folder, labels, version, max_positions, digests)
+
+
+def _folder(name: str, store: Path | None) -> Path:
+    if name in shipped_models():
+        return SHIPPED / name
+    if store is not None and name == Path(name).name and (store / name / MANIFEST).is_file():
+        return store / name
+    return Path(name)
+
+
+def _sha256(path: Path) -> str:
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
-        labels = _labels(config["id2label"])
-        max_positions = int(config.get("max_position_embeddings", 512))
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}): make it readable") from error
+
+
+def read_config(path: Path) -> tuple[tuple[Label, ...], int]:
+    """Return what the outputs mean, in order, and the longest input, tokens. Raises ModelError."""
+    try:
+        config = json.loads(path.read_bytes())
+        return _labels(config), int(config.get("max_position_embeddings", POSITIONS_UNSTATED))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}): make it readable") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"{folder / CONFIG} does not describe a sentiment model ({type(error).__name__}: {error}): "
+            f"{path} does not describe a sentiment model ({type(error).__name__}: {error}): "
             "its id2label must say which of the outputs 0, 1 and 2 is positive (or bullish), negative (or bearish) "
             "and neutral"
         ) from error
-    digest = hashlib.sha256(b"".join(hashlib.sha256((folder / file).read_bytes()).digest() for file in FILES))
-    releases = json.loads((store / RELEASES).read_bytes())
-    version = releases.get(digest.hexdigest(), f"{folder.resolve().name}-{digest.hexdigest()[:8]}")
-    return ModelFiles(folder, labels, version, max_positions)
 
 
-def _labels(id2label: dict[str, str]) -> tuple[Label, ...]:
+def _labels(config: Mapping[str, Any]) -> tuple[Label, ...]:
     """Read the order of the outputs; it differs between published models, so it is never assumed."""
-    named = [LABELS.get(str(id2label.get(str(index))).strip().lower()) for index in range(len(id2label))]
-    labels = tuple(label for label in named if label is not None)
-    if sorted(labels) != sorted(set(LABELS.values())) or len(labels) != len(named):
+    id2label = config["id2label"]
+    names = [str(id2label.get(str(index))).strip() for index in range(len(id2label))]
+    labels = tuple(LABELS[name.lower()] for name in names if name.lower() in LABELS)
+    if sorted(labels) != sorted(set(LABELS.values())) or len(labels) != len(names):
         raise ValueError(f"id2label is {id2label}")
+    # A label2id that nobody filled in (LABEL_0 …) says nothing; one that says another order makes both doubtful.
+    label2id = config.get("label2id") or {}
+    if any(str(label2id.get(name, index)) != str(index) for index, name in enumerate(names)):
+        raise ValueError(f"id2label is {id2label} and label2id, which says another order, {label2id}")
     return labels

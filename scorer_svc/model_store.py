@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from scorer_svc.sentiment import SentimentModel
 
 
-def load_model(name: str, *, threads: int = 1, max_length: int = 128, cache_size: int = 32_768) -> SentimentModel:
-    """Load ``vader``, a shipped model (``sentimesh-base``, ``sentimesh-mini``) or the model in a folder.
+def load_model(
+    name: str, *, store: Path | None = None, threads: int = 1, max_length: int = 128, cache_size: int = 32_768
+) -> SentimentModel:
+    """Load ``vader``, a shipped model (``sentimesh-base``, ``sentimesh-mini``), a stored one or the one in a folder.
 
-    ``threads``: texts scored at once; this and the others as :class:`OnnxModel` has them. Raises ModelError.
+    ``store``: the folder of the stored ones. ``threads``: texts scored at once; this and the others as
+    :class:`OnnxModel` has them. Raises ModelError.
     """
     # Imported when one is wanted: ONNX Runtime takes longer to load than the rest, and only the scorer needs it.
     if name == "vader":
@@ -18,4 +23,4 @@ def load_model(name: str, *, threads: int = 1, max_length: int = 128, cache_size
     from scorer_svc.model_files import find_model
     from scorer_svc.onnx_model import OnnxModel
 
-    return OnnxModel(find_model(name), threads=threads, max_length=max_length, cache_size=cache_size)
+    return OnnxModel(find_model(name, store), threads=threads, max_length=max_length, cache_size=cache_size)

@@ -48,6 +48,8 @@ def test_the_same_files_elsewhere_are_the_same_version_and_changed_ones_are_not(
         (["positive", "negative", "neutral"], ("positive", "negative", "neutral")),
         (["Neutral", "BULLISH", " Bearish"], ("neutral", "positive", "negative")),
         (["Bearish", "neutral", "Positive"], ("negative", "neutral", "positive")),
+        (["POS", "neg", "NEU"], ("positive", "negative", "neutral")),
+        (["bear", "Neut", "Bull"], ("negative", "neutral", "positive")),
     ],
 )
 def test_the_order_of_the_outputs_is_the_configurations(
@@ -70,6 +72,8 @@ def test_the_order_of_the_outputs_is_the_configurations(
         {"id2label": {"0": "negative", "1": "neutral", "2": "positive", "3": "neutral"}},
         {"id2label": {"0": "negative", "1": "neutral", "3": "positive"}},
         {"id2label": {"0": "negative", "1": 7, "2": "positive"}},
+        {"id2label": {"0": "very negative", "1": "neutral", "2": "very positive"}},
+        {"id2label": {"0": "negative", "1": "neutral", "2": "positive"}, "label2id": ["negative", "positive"]},
         [],
         "not json",
     ],
@@ -87,6 +91,29 @@ def test_the_refusal_shows_the_labels_it_found(tmp_path: Path) -> None:
     folder = model_folder(tmp_path, {"id2label": {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}})
     with pytest.raises(ModelError, match=r"LABEL_0.*LABEL_1.*LABEL_2"):
         find_model(str(folder))
+
+
+def test_a_label2id_of_another_order_makes_both_doubtful(tmp_path: Path) -> None:
+    id2label = {"0": "negative", "1": "neutral", "2": "positive"}
+    label2id = {"positive": 0, "negative": 1, "neutral": 2}
+    folder = model_folder(tmp_path, {"id2label": id2label, "label2id": label2id})
+    with pytest.raises(ModelError, match="label2id, which says another order"):
+        find_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    "label2id",
+    [
+        {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2},
+        {"negative": 0, "neutral": 1, "positive": 2},
+        {"negative": "0", "neutral": "1", "positive": "2"},
+        None,
+    ],
+)
+def test_a_label2id_that_agrees_or_says_nothing_is_no_matter(tmp_path: Path, label2id: object) -> None:
+    id2label = {"0": "negative", "1": "neutral", "2": "positive"}
+    folder = model_folder(tmp_path, {"id2label": id2label, "label2id": label2id})
+    assert find_model(str(folder)).labels == ("negative", "neutral", "positive")
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
