@@ -34,8 +34,8 @@ BOT_SHARE = 0.05
 BOT_MIX = {"throwaway": 0.3, "flood": 0.25, "shill_channel": 0.2, "listed": 0.1, "persistent": 0.15}
 # The part of the throwaway accounts' posts that comes from accounts which write once or twice.
 RARE_SHARE = 0.5
-# A busy bot writes every 20 to 60 seconds, for 10 to 40 minutes.
-GAP_MS, SESSION_MS, POSTS_PER_MINUTE = (20_000, 60_000), (10 * MINUTE_MS, 40 * MINUTE_MS), 1.5
+# A busy bot writes every 20 to 60 seconds, for one to six hours: until its platform has noticed.
+GAP_MS, SESSION_MS, POSTS_PER_MINUTE = (20_000, 60_000), (60 * MINUTE_MS, 360 * MINUTE_MS), 1.5
 CHANNEL_POSTS_PER_HOUR, CHANNEL_TEXTS = 6, (2, 4)
 # A persistent account has so many texts by heart; for one in four accounts each, this part of its posts is one of them.
 PERSISTENT_POSTS_PER_HOUR, PITCHES, REPEATED = 4, 12, (0.2, 0.4, 0.6, 0.8)
@@ -207,7 +207,7 @@ class Bots:
         while True:
             author = account(at_ms)
             platform = rng.choices(("twitter", "discord", "reddit"), (0.7, 0.2, 0.1))[0]
-            length_ms = rng.uniform(*SESSION_MS) * max(busy, 0.4)
+            length_ms = rng.uniform(*SESSION_MS)
             end_ms = at_ms + length_ms
             while at_ms < end_ms:
                 yield at_ms, author, platform

