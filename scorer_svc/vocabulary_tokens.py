@@ -69,9 +69,7 @@ def _pieces(tokenizer: Tokenizer, entry: Entry, source: Path) -> list[int]:
     encoding = tokenizer.encode(entry.gloss, add_special_tokens=False)
     ids = [i for i, is_text in zip(encoding.ids, encoding.attention_mask, strict=True) if is_text and i != unknown]
     if not ids:
-        raise ModelError(
-            f"{source / TOKENIZER} knows no word of {entry.gloss!r}, the gloss of {entry.token!r}: reword it"
-        )
+        raise ModelError(f"{source / TOKENIZER} knows no word of the gloss of {entry.token!r}: reword {entry.gloss!r}")
     return ids
 
 
