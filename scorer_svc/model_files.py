@@ -87,7 +87,8 @@ def _folder(name: str, store: Path | None) -> Path:
     if name in shipped_models():
         return SHIPPED / name
     if store is not None and name == Path(name).name and (store / name / MANIFEST).is_file():
-        return store / name
+        # The link may be set to another version at any moment.
+        return (store / name).resolve()
     return Path(name)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -30,6 +31,7 @@ from scorer_svc.sentiment import ModelError, SentimentModel
 from scorer_svc.service import ScorerStage
 from sentimesh.bus import AGGREGATES, LIVE_SUBJECT, VIRAL_ALERTS, Bus, Topic
 from sentimesh.errors import StorageUnavailableError
+from sentimesh.model_store import ModelStore, ModelStoreError
 from sentimesh.pb.pipeline_pb2 import ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
 from sentimesh.settings import Model, Settings, SpamFilter
@@ -106,25 +108,34 @@ def multiplier_options(options: SpamFilter) -> MultiplierOptions:
     )
 
 
-def _load(options: Model, name: str) -> SentimentModel:
+def _load(options: Model, store: Path, name: str) -> SentimentModel:
     return load_model(
-        name, threads=options.threads, max_length=options.max_length, cache_size=options.score_cache_entries
+        name,
+        store=store,
+        threads=options.threads,
+        max_length=options.max_length,
+        cache_size=options.score_cache_entries,
     )
 
 
 def scorer(settings: Settings, metrics: Metrics) -> ScorerStage:
     """Return the scorer stage: the configured model or the first shipped one that loads, and the fallback behind it."""
-    options = settings.model
+    options, store = settings.model, ModelStore(settings.model_store())
+    try:
+        primary = store.primary(options.primary)
+    except ModelStoreError as error:
+        log.warning("model.unusable", model=options.primary, error=str(error))
+        primary = SHIPPED_MODELS[0]
     models: list[SentimentModel] = []
-    for name in dict.fromkeys((options.primary, *SHIPPED_MODELS)):
+    for name in dict.fromkeys((primary, *SHIPPED_MODELS)):
         try:
-            models.append(_load(options, name))
+            models.append(_load(options, store.folder, name))
             break
         except ModelError as error:
             metrics.model_errors.labels(name, error.error_type).inc()
             log.warning("model.unusable", model=name, error=str(error))
-    if options.fallback != options.primary:
-        models.append(_load(options, options.fallback))
+    if options.fallback != primary:
+        models.append(_load(options, store.folder, options.fallback))
 
     def on_model_error(model: str, error_type: str) -> None:
         metrics.model_errors.labels(model, error_type).inc()

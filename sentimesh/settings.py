@@ -146,11 +146,23 @@ class AggregatorFallback(Section):
     use_when: Literal["primary_sources_degraded", "always"] = "primary_sources_degraded"
 
 
+class Finbert(Section):
+    """What `sentimesh models pull finbert` fetches: a published ONNX export of ProsusAI/finbert, at one commit."""
+
+    repository: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+/[A-Za-z0-9._-]+$")] = "Xenova/finbert"
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] = "9a38ddcf0f69cb74acb4aa2d1ca5986151e9d953"
+    # The graph with 32-bit weights; config.json and tokenizer.json are at the top.
+    graph: str = "onnx/model.onnx"
+
+
 class Model(Section):
     """The sentiment model."""
 
-    # A shipped model, vader, or the folder of another model.
-    primary: str = "sentimesh-base"
+    # A shipped model, a stored one, vader, or the folder of another; auto: what `sentimesh models use` chose.
+    primary: str = "auto"
+    # Where stored models are; without, the folder models in data_dir.
+    store: Path | None = None
+    finbert: Finbert = Finbert()
     model_path: str = "/models/finbert-onnx"
     batch_size: Positive = 32
     max_length: Annotated[int, Field(ge=8, le=512), _Number] = 128
@@ -486,6 +498,10 @@ class Settings(BaseSettings):
                 f"{self.kafka.partitions}: a replica without a partition has nothing to do"
             )
         return self
+
+    def model_store(self) -> Path:
+        """Return the folder of the stored models."""
+        return (self.model.store or self.data_dir / "models").expanduser()
 
     def server_urls(self) -> dict[str, SecretStr | None]:
         """Return the URL of nats, redis, postgresql and influxdb.

@@ -17,6 +17,7 @@ from sentimesh.cli import (
     explain,
     get,
     history,
+    models,
     replay,
     run,
     score,
@@ -52,6 +53,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(baseline.app, name="baseline")
 app.add_typer(bots.app, name="bots")
 app.add_typer(authors.app, name="authors")
+app.add_typer(models.app, name="models")
 
 
 @app.callback()

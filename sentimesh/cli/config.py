@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from sentimesh.model_store import ModelStore
 from sentimesh.settings import load_settings, masked, source_of
 
 _Path = Annotated[
@@ -18,7 +19,8 @@ _Path = Annotated[
 def check(path: _Path = None) -> None:
     """Say whether a configuration can be used; exit code 1 and the reason if it cannot."""
     settings = load_settings(path)
-    typer.echo(f"ok: {source_of(path)}: {len(settings.symbols)} symbols, model {settings.model.primary}")
+    primary = ModelStore(settings.model_store()).primary(settings.model.primary)
+    typer.echo(f"ok: {source_of(path)}: {len(settings.symbols)} symbols, model {primary}")
 
 
 def show(path: _Path = None) -> None:

@@ -24,6 +24,7 @@ from rich.table import Table
 from scorer_svc.model_files import find_model
 from sentimesh.embedded import nats_binary, postgres_folder, valkey_binary
 from sentimesh.errors import SentimeshError
+from sentimesh.model_store import ModelStore
 from sentimesh.native import simhash64
 from sentimesh.settings import Settings, load_settings
 from sentimesh.stack import STAGES
@@ -70,9 +71,11 @@ def _installed(settings: Settings) -> list[Finding]:
             findings.append((f"embedded {name}", True, _version(find())))
         except SentimeshError as error:
             findings.append((f"embedded {name}", None if configured else False, str(error)))
-    for name in dict.fromkeys((settings.model.primary, settings.model.fallback)):
+    store = ModelStore(settings.model_store())
+    for name in dict.fromkeys((store.primary(settings.model.primary), settings.model.fallback)):
         try:
-            findings.append((f"model {name}", True, "built in" if name == "vader" else str(find_model(name).folder)))
+            found = "built in" if name == "vader" else str(find_model(name, store.folder).folder)
+            findings.append((f"model {name}", True, found))
         except SentimeshError as error:
             findings.append((f"model {name}", False, str(error)))
     return findings

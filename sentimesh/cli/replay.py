@@ -23,6 +23,7 @@ from ingest_svc.sources.replay import ReplaySource
 from scorer_svc.model_files import find_model
 from sentimesh.errors import SentimeshError
 from sentimesh.ledger import Exporter, Ledger
+from sentimesh.model_store import ModelStore
 from sentimesh.settings import Settings, load_settings
 from sentimesh.stack import Stack
 from sentimesh.symbols import validate_symbol
@@ -95,7 +96,7 @@ def private(settings: Settings, clock: str, symbols: str | None, model: str | No
     if model is not None:
         if model != "vader":
             # Asked for by name: no other may stand in for it.
-            find_model(model)
+            find_model(model, settings.model_store())
         settings.model.primary = model
     return settings
 
@@ -138,7 +139,11 @@ async def _replay(
             seconds = time.monotonic() - started
             progress.update(task, completed=ledger.accounted, total=ledger.received)
             windows_written = await stack.windows_written()
-    return _summary(ledger, stack.pumps[0].published, seconds, windows_written, settings.model.primary)
+    return _summary(ledger, stack.pumps[0].published, seconds, windows_written, _primary(settings))
+
+
+def _primary(settings: Settings) -> str:
+    return ModelStore(settings.model_store()).primary(settings.model.primary)
 
 
 async def _finish(stack: Stack, pumping: asyncio.Task[None]) -> None:

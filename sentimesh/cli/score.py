@@ -15,6 +15,7 @@ import typer
 
 from scorer_svc.model_store import load_model
 from sentimesh.errors import SentimeshError
+from sentimesh.settings import load_settings
 
 # Texts scored at a time: enough for every thread, few enough to see lines come.
 CHUNK = 32
@@ -30,13 +31,13 @@ def score(
         Path | None, typer.Option("--jsonl", help='A file with a {"text": …} object a line; - is standard input.')
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="sentimesh-base, sentimesh-mini, vader, or a model's folder.")
+        str, typer.Option("--model", help="A shipped or stored model, vader, or a model's folder.")
     ] = "sentimesh-base",
 ) -> None:
     """Print a JSON line a text, in order: text, polarity, confidence, label, model_version."""
     if bool(texts) == (jsonl is not None):
         raise typer.BadParameter("give texts, or a file of them with --jsonl, not both", param_hint="TEXT")
-    scorer = load_model(model, threads=os.cpu_count() or 1)
+    scorer = load_model(model, store=load_settings(None).model_store(), threads=os.cpu_count() or 1)
     remaining = _arguments(texts or []) if jsonl is None else _file(jsonl)
     while chunk := list(islice(remaining, CHUNK)):
         lines = [

@@ -83,8 +83,8 @@ def test_every_key_of_the_specification_is_accepted_and_has_its_default(
             assert at(defaults, keys) is None, keys
         else:
             assert at(accepted, keys) == value, keys
-            # The shipped model is the default; the specification's is one of your own.
-            assert at(defaults, keys) == ("sentimesh-base" if keys == ("model", "primary") else value), keys
+            # A shipped model is the default until another is chosen; the specification's is one that is fetched.
+            assert at(defaults, keys) == ("auto" if keys == ("model", "primary") else value), keys
         checked += 1
     assert checked == 72
 
