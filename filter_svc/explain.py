@@ -109,8 +109,8 @@ def _copies(post: SocialPost, sighted: Sighted, options: MultiplierOptions) -> s
     text = f"{_number(sighted.copies, 'post')} of these words by {_number(sighted.copy_authors, 'account')} before it"
     if sighted.own_copies:
         text += f", {sighted.own_copies:,} by its own"
-    allowed = options.short_text_copies if is_short(post.text, options) else options.flooding_copies
-    return f"{text}: a flood from {allowed}"
+    shared = options.short_text_copies if is_short(post.text, options) else options.flooding_copies
+    return f"{text}: {shared} or more share one voice"
 
 
 def _frequency(post: SocialPost, sighted: Sighted, options: MultiplierOptions) -> str:

@@ -23,11 +23,12 @@ _WORDS = re.compile(r"[^\W_]+")
 class MultiplierOptions:
     """Thresholds of the multipliers."""
 
-    # Earlier posts of the same words from which a post is one of a flood.
-    flooding_copies: int = 3
-    # The same for texts of fewer characters than short_text, which people write alike by chance; one account's own
-    # copies count as those of a long text.
+    # Earlier posts of the same words from which a post shares the weight of one voice with them.
+    flooding_copies: int = 2
+    # The same for texts of fewer characters than short_text, which people write alike by chance: of all accounts, and of
+    # one alone.
     short_text_copies: int = 10
+    short_text_own_copies: int = 3
     short_text: int = 20
     # Posts of one account in an hour that are never too many.
     frequency_floor: float = 8.0
@@ -105,7 +106,8 @@ def flooding(text: str, sighted: Sighted, options: MultiplierOptions) -> float:
     copies, own = sighted.copies, sighted.own_copies
     if copies < options.flooding_copies:
         return 1.0
-    if own < options.flooding_copies and copies < options.short_text_copies and is_short(text, options):
+    few = own < options.short_text_own_copies and copies < options.short_text_copies
+    if few and is_short(text, options):
         return 1.0
     return 1.0 / (copies + 1)
 

@@ -3,8 +3,8 @@
 -- All is written before anything is read. Nothing is compared here.
 
 local PREFIX = 'social:simhash:'
--- A slot is older than those that a post is compared with, even one that comes a slot late.
-local OVER = 3
+-- Slots in which a post may come late and still find what was beside it; a replay goes through many in no time.
+local OVER = 8
 local writes, reads, life = ARGV[4], ARGV[5], ARGV[6]
 local call, sub, unpack_numbers = redis.call, string.sub, struct.unpack
 
@@ -13,14 +13,14 @@ if tonumber(known) < tonumber(ARGV[2]) then return {known} end
 call('SET', ARGV[1], ARGV[3], 'PX', life)
 local arrival = struct.pack('>I6', call('INCR', PREFIX .. 'arrivals'))
 
-local at = 1
+local at, over = 1, {}
 while at <= #writes do
   local bucket, slot, length
   bucket, slot, length, at = unpack_numbers('>Bc0Bc0I4', writes, at)
   local name = PREFIX .. bucket .. ':'
   local chunk = arrival .. sub(writes, at, at + length - 1)
   at = at + length
-  if call('APPEND', name .. slot, chunk) == #chunk then call('UNLINK', name .. string.format('%d', slot - OVER)) end
+  if call('APPEND', name .. slot, chunk) == #chunk then over[#over + 1] = name .. string.format('%d', slot - OVER) end
   call('PEXPIRE', name .. slot, life)
 end
 
@@ -31,4 +31,6 @@ while at <= #reads do
   name, from, at = unpack_numbers('>Bc0I6', reads, at)
   out[#out + 1] = call('GETRANGE', PREFIX .. name, from, -1)
 end
+-- Not before: a batch may have posts of both.
+for _, key in ipairs(over) do call('UNLINK', key) end
 return out

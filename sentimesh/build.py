@@ -99,6 +99,7 @@ def multiplier_options(options: SpamFilter) -> MultiplierOptions:
     return MultiplierOptions(
         flooding_copies=options.flooding.copies,
         short_text_copies=options.flooding.short_text_copies,
+        short_text_own_copies=options.flooding.short_text_own_copies,
         short_text=options.flooding.short_text_characters,
         frequency_floor=options.post_frequency.floor,
         lifetime_factor=options.post_frequency.lifetime_factor,

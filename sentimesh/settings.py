@@ -181,9 +181,11 @@ class Flooding(Section):
     remember_hours: Annotated[int, Field(ge=1, le=168), _Number] = 24
     # The same for a Telegram channel's own texts: a channel repeats itself every few days.
     channel_remember_hours: Annotated[int, Field(ge=1, le=2160), _Number] = 720
-    copies: Positive = 3
+    copies: Positive = 2
     # Texts under so many characters, links and punctuation aside, are alike by chance.
     short_text_copies: Positive = 10
+    # The same for copies of one account alone.
+    short_text_own_copies: Positive = 3
     short_text_characters: Annotated[int, Field(ge=0), _Number] = 20
 
 

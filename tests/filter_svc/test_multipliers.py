@@ -55,7 +55,8 @@ def make_post(
     ("text", "copies", "own", "value"),
     [
         (LONG, 0, 0, 1.0),
-        (LONG, 2, 2, 1.0),
+        (LONG, 1, 1, 1.0),
+        (LONG, 2, 0, 1 / 3),
         (LONG, 3, 0, 1 / 4),
         (LONG, 9, 1, 1 / 10),
         # Said by many without knowing of each other, unless one account does it.
