@@ -43,6 +43,8 @@ class Repository:
         self.source = f"{self._host}/{name}"
         # The library's warnings name addresses; what matters comes as an error.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        # With it the library asks the public hub for a list first, wherever HF_ENDPOINT is, and reports what calls it.
+        constants.HF_HUB_DISABLE_TELEMETRY = True
         with self._explained("its list of files"):
             self._info: ModelInfo = HfApi(endpoint=self._endpoint).model_info(
                 name, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS
