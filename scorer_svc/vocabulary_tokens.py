@@ -42,7 +42,7 @@ def extend_model(source: Path, target: Path, entries: Iterable[Entry]) -> Extens
     new = [entry for entry in single if tokenizer.token_to_id(entry.token) is None]
     pieces = [_pieces(tokenizer, entry, source) for entry in new]
     _append_rows(model.graph, before, pieces, source / GRAPH)
-    tokenizer.add_tokens([AddedToken(entry.token, single_word=entry.group != "emoji") for entry in new])
+    tokenizer.add_tokens(added_tokens(tokenizer, new))
     if sorted(tokenizer.get_vocab().values()) != list(range(before + len(new))):
         raise ModelError(f"{source / TOKENIZER} does not number its tokens from 0 on without a gap: export it again")
     target.mkdir(parents=True, exist_ok=True)
@@ -51,6 +51,15 @@ def extend_model(source: Path, target: Path, entries: Iterable[Entry]) -> Extens
     (target / CONFIG).write_text(json.dumps(config | {"vocab_size": before + len(new)}, indent=1), "utf-8")
     kept = tuple(entry.token for entry in single if entry not in new)
     return Extension(tuple(entry.token for entry in new), kept)
+
+
+def added_tokens(tokenizer: Tokenizer, entries: Iterable[Entry]) -> list[AddedToken]:
+    """Return those of the entries that are new to a tokenizer, in order; phrases never are.
+
+    A word counts only between what is no letter, digit or underscore, an emoji anywhere.
+    """
+    new = [entry for entry in entries if entry.group != "phrases" and tokenizer.token_to_id(entry.token) is None]
+    return [AddedToken(entry.token, single_word=entry.group != "emoji") for entry in new]
 
 
 def _read(folder: Path) -> tuple[Tokenizer, ModelProto, dict[str, object]]:
