@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from scorer_svc.model_files import find_model
 from sentimesh import build
 from sentimesh.cli.app import app
 from sentimesh.errors import SentimeshError
+from sentimesh.pb.pipeline_pb2 import FilteredPost
+from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SocialPost
 from sentimesh.settings import load_settings
+from sentimesh.stage import Delivery, Forward
 from sentimesh.telemetry import Metrics
 from tests.tiny_bert import make_tiny_bert
 
@@ -46,10 +50,14 @@ def refusal(*arguments: str) -> str:
     return str(result.exception)
 
 
-def scoring() -> list[str]:
-    """Return the versions of the models that a scorer started now would have, the preferred one first."""
+def scoring() -> str:
+    """Return the version of the model that a scorer started now scores with."""
+    post = FilteredPost(post=SocialPost(post_id="twitter:1", symbol="BTC", text="bitcoin"), credibility_score=0.5)
     stage = build.scorer(load_settings(None), Metrics())
-    return [model.model_version for model in stage._models]
+    [[outcome]] = asyncio.run(stage.process([Delivery(post, 1)]))
+    assert isinstance(outcome, Forward)
+    assert isinstance(outcome.message, ScoredPost)
+    return outcome.message.model_version
 
 
 def test_without_a_store_the_shipped_models_are_listed(store: Path) -> None:
@@ -60,9 +68,9 @@ def test_without_a_store_the_shipped_models_are_listed(store: Path) -> None:
 
 
 def test_what_is_pulled_is_listed_and_scores_once_it_is_chosen(mine: str, tmp_path: Path) -> None:
-    assert scoring()[0] == "sentimesh-base-2"
+    assert scoring() == "sentimesh-base-2"
     assert run("use", "mine") == [f"{mine} scores from the next start on"]
-    assert scoring()[0] == mine
+    assert scoring() == mine
     [listed, *others] = [json.loads(line) for line in run("list", "--json")]
     assert listed["name"] == "mine"
     assert listed["labels"] == ["neutral", "negative", "positive"]
@@ -79,7 +87,7 @@ def test_the_one_in_use_is_not_removed_and_another_one_is(mine: str, store: Path
     run("use", "sentimesh-mini")
     assert run("remove", "mine") == ["mine removed"]
     assert not (store / "mine").exists()
-    assert scoring()[0] == "sentimesh-mini-2"
+    assert scoring() == "sentimesh-mini-2"
     assert refusal("remove", "mine").startswith("there is no model mine: there are sentimesh-base")
 
 
@@ -91,9 +99,9 @@ def test_a_fallback_is_in_use_too(mine: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_name_in_the_configuration_wins_and_use_says_so(mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENTIMESH__MODEL__PRIMARY", "sentimesh-mini")
     assert refusal("use", "mine").startswith("model.primary is set to sentimesh-mini (defaults and environment)")
-    assert scoring()[0] == "sentimesh-mini-2"
+    assert scoring() == "sentimesh-mini-2"
     monkeypatch.setenv("SENTIMESH__MODEL__PRIMARY", "mine")
-    assert scoring()[0] == mine
+    assert scoring() == mine
 
 
 def test_verify_goes_through_all_and_names_what_is_wrong(mine: str, store: Path) -> None:
@@ -114,9 +122,9 @@ def test_verify_goes_through_all_and_names_what_is_wrong(mine: str, store: Path)
 def test_a_chosen_model_that_broke_is_stood_in_for(mine: str, store: Path) -> None:
     run("use", "mine")
     (store / "mine" / "model.onnx").write_bytes(b"")
-    assert scoring()[0] == "sentimesh-base-2"
+    assert scoring() == "sentimesh-base-2"
     (store / "current").write_bytes(b"\xff")
-    assert scoring()[0] == "sentimesh-base-2"
+    assert scoring() == "sentimesh-base-2"
     assert refusal("list").endswith("remove it")
 
 
