@@ -1,6 +1,6 @@
 """What the filter does with the recordings and with simulated posts: who is rejected, why, and what the scores are.
 
-    python bench/credibility.py [--seed 3] [--minutes 2880]
+    python bench/credibility.py [--seed 3] [--minutes 5760] [--rate 60]
 
 Posts go through ingest and the filter as they are, in memory, in the order of their recording. Every midnight of their
 own clock what is known of their authors is learned from the week before it, as the daily job does; the simulator's
@@ -51,7 +51,6 @@ RECORDINGS = {
     "Discord, 2025": "discord-ethglobal-2025.jsonl.gz",
 }
 START_MS = 1_700_000_400_000
-POSTS_PER_MINUTE = 120.0
 HOUR_MS = 3_600_000
 BATCH = 256
 CAMPAIGN_POSTS, LET_OFF = 10, 3
@@ -60,6 +59,7 @@ NEUTRAL = 0.125
 WORDS = re.compile(r"[^\W_]+")
 FACTORS = ("account_age", "follower_ratio", "originality", "verification")
 MIN_CREDIBILITY = 0.3
+BOTS = ("bot", "campaign")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,9 @@ def recorded(path: Path) -> Iterator[tuple[RawPost, str]]:
             yield RawPost(platform=record["platform"], payload=payload, received_at_ms=record["received_at_ms"]), ""
 
 
-def simulated(seed: int, minutes: int) -> Iterator[tuple[RawPost, str]]:
+def simulated(seed: int, minutes: int, rate: float) -> Iterator[tuple[RawPost, str]]:
     """Yield simulated posts, with their labels."""
-    for post in simulate(seed, START_MS, DEFAULT_SYMBOLS, POSTS_PER_MINUTE, minutes * 60_000):
+    for post in simulate(seed, START_MS, DEFAULT_SYMBOLS, rate, minutes * 60_000):
         payload = orjson.dumps(post.payload)
         label = f"{post.label} {post.kind}".strip()
         yield RawPost(platform=post.platform, payload=payload, received_at_ms=post.event_time_ms), label
@@ -270,6 +270,8 @@ def report(title: str, found: Run) -> None:
     print(f"  accounts learned: {len(found.learned):,}, of them bots {Counter(record.rule for record in bots)!r}")
     campaigns(found)
     labels = sorted({item.label for item in found.judged if item.label})
+    if labels:
+        row("labelled bot or campaign (aim: over 90 %)", [item for item in found.judged if item.label.startswith(BOTS)])
     for group in sorted({label.partition(" ")[0] for label in labels}):
         row(f"labelled {group}", [item for item in found.judged if item.label.partition(" ")[0] == group])
         for label in labels:
@@ -284,7 +286,8 @@ def main() -> None:
     """Measure the recordings that are here, and a simulation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=3)
-    parser.add_argument("--minutes", type=int, default=2880)
+    parser.add_argument("--minutes", type=int, default=5760)
+    parser.add_argument("--rate", type=float, default=60.0, help="simulated posts a minute")
     arguments = parser.parse_args()
     for title, name in RECORDINGS.items():
         path = DATA / name
@@ -294,7 +297,7 @@ def main() -> None:
         report(title, asyncio.run(run(recorded(path))))
         if title == TELEGRAM:
             report(f"{title}, as if all named BTC", asyncio.run(run(recorded(path), Everything)))
-    posts = simulated(arguments.seed, arguments.minutes)
+    posts = simulated(arguments.seed, arguments.minutes, arguments.rate)
     simulation = asyncio.run(run(posts, listed=listed_bots()))
     report(f"Simulator, seed {arguments.seed}, {arguments.minutes} minutes", simulation)
 

@@ -25,8 +25,8 @@ class MultiplierOptions:
 
     # Earlier posts of the same words from which a post shares the weight of one voice with them.
     flooding_copies: int = 2
-    # The same for texts of fewer characters than short_text, which people write alike by chance: of all accounts, and of
-    # one alone.
+    # The same for texts of fewer characters than short_text, which people write alike by chance: of all accounts, and
+    # of one alone.
     short_text_copies: int = 10
     short_text_own_copies: int = 3
     short_text: int = 20
