@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import orjson
+import redis.asyncio
 
-from ingest_svc.sources.simulator import Campaign, SimulatedPost, Spike, simulate
+from filter_svc.author_history import AUTHOR_CREDIBILITY_KEY
+from ingest_svc.sources.simulator import Campaign, SimulatedPost, Spike, listed_bots, persistent_bots, simulate
+from sentimesh.bot_store import BotStore
 from sentimesh.build import now_ms
 from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.settings import Settings
@@ -66,3 +69,42 @@ async def test_the_spike_is_alerted_and_copies_and_new_bots_are_dropped_while_pe
     assert rejected["campaign"] > 0.7 * everybody["campaign"]
     assert rejected["human"] < 0.02 * everybody["human"]
     assert rejected["spike"] < 0.06 * everybody["spike"]
+
+
+async def test_every_reason_tells_what_it_is_for(settings: Settings, system: System, redis_url: str) -> None:
+    """Those that are listed and learned of are known before; the daily job has tests of its own."""
+    rate, start_ms = 120, now_ms() - 40 * MINUTE
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        await BotStore(client).add(listed_bots())
+        await client.hset(AUTHOR_CREDIBILITY_KEY, mapping=dict.fromkeys(persistent_bots(rate), 0.3))
+    posts = list(
+        simulate(
+            6,
+            start_ms,
+            settings.symbols,
+            posts_per_minute=rate,
+            duration_ms=38 * MINUTE,
+            spikes=[],
+            campaigns=[Campaign("ADA", start_ms + 15 * MINUTE, kind="aged_campaign")],
+        )
+    )
+    await system.stack.run_source(Crowd(posts))
+    await system.stack.finish()
+
+    reasons = {kind: Counter[str | None]() for kind in {post.kind for post in posts}}
+    for post in posts:
+        reasons[post.kind][system.ledger.reason(post.post_id)] += 1
+    reached = {kind: sum(found.values()) - found["no_symbol"] for kind, found in reasons.items()}
+    assert reasons["listed"]["known_bot"] == reached["listed"] > 0
+    assert reasons["persistent"]["author_history"] > 0
+    assert reasons["throwaway"]["new_account"] > 0.5 * reached["throwaway"]
+    assert reasons["flood"]["post_frequency"] > 0
+    assert reasons["aged_campaign"]["flooding"] > 0.5 * reached["aged_campaign"]
+    told = {sample.labels["reason"] for metric in system.stack.metrics.filtered.collect() for sample in metric.samples}
+    assert told >= {"known_bot", "author_history", "new_account", "post_frequency", "flooding"}
+    # Whatever the filter rejects is kept, without its text.
+    stream = await system.bus.jetstream.stream_info("SOCIAL_REJECTED")
+    dropped = sum(
+        sum(found[reason] for reason in (*REJECTED, "known_bot", "author_history")) for found in reasons.values()
+    )
+    assert stream.state.messages >= dropped > 0
