@@ -17,7 +17,8 @@ class Manifest(BaseModel):
 
     ``source``: the repository or path it was taken from, ``revision``: its commit, None for a path. ``files``: name
     to SHA-256. ``labels``: what the outputs mean, in order. ``max_length``: longest input, tokens. ``licence``: as
-    its source states it. ``quantization``: None for weights as they came.
+    its source states it. ``vocabulary``: how many tokens of the crypto vocabulary it was given.
+    ``quantization``: None for weights as they came.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,6 +31,7 @@ class Manifest(BaseModel):
     labels: tuple[Label, ...]
     max_length: int
     licence: str
+    vocabulary: int
     quantization: str | None
 
 

@@ -14,6 +14,8 @@ from tokenizers import BertWordPieceTokenizer
 # ProsusAI/finbert's own order.
 FINBERT_LABELS = ("positive", "negative", "neutral")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "bitcoin", "to", "the", "moon", "it", "is", "over", "sell"]
+# So that every English word has its pieces.
+LETTERS = [f"{prefix}{letter}" for prefix in ("", "##") for letter in "abcdefghijklmnopqrstuvwxyz"]
 POSITIONS = 128
 
 
@@ -84,7 +86,9 @@ def make_tiny_bert(
     )
     onnx.checker.check_model(model)
     onnx.save(model, folder / graph)
-    BertWordPieceTokenizer({word: index for index, word in enumerate(WORDS)}).save(str(folder / "tokenizer.json"))
+    BertWordPieceTokenizer({word: index for index, word in enumerate(WORDS + LETTERS)}).save(
+        str(folder / "tokenizer.json")
+    )
     config = {
         "architectures": ["BertForSequenceClassification"],
         "model_type": "bert",

@@ -62,6 +62,10 @@ def pull(
     name: Annotated[
         str | None, typer.Option(help="The model's name in the store; needed for a folder or file.")
     ] = None,
+    vocabulary: Annotated[
+        bool | None,
+        typer.Option("--vocabulary/--no-vocabulary", help="Add the crypto vocabulary; FinBERT gets it by default."),
+    ] = None,
     keep_float: Annotated[bool, typer.Option("--float", help="Keep 32-bit weights: larger and slower.")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -71,17 +75,18 @@ def pull(
     what is interrupted goes on when the command is run again.
     """
     # Imported when it is wanted: ONNX and huggingface_hub take longer to load than the rest.
-    from sentimesh.model_store.pull import pull_finbert, pull_local
+    from sentimesh.model_store.pull import Making, pull_finbert, pull_local
 
     settings, store = _opened(config)
+    making = Making(vocabulary=source == FINBERT if vocabulary is None else vocabulary, int8=not keep_float)
     if source == FINBERT:
-        manifest = pull_finbert(store, settings.model.finbert, name=name or FINBERT, int8=not keep_float)
+        manifest = pull_finbert(store, settings.model.finbert, making, name=name or FINBERT)
     elif not Path(source).exists():
         raise ModelStoreError(f"there is no {source}: give {FINBERT}, or a folder or ONNX file that is here")
     elif name is None:
         raise ModelStoreError(f"the model of {source} has no name yet: give one with --name")
     else:
-        manifest = pull_local(store, Path(source), name, int8=not keep_float)
+        manifest = pull_local(store, Path(source), name, making)
     typer.echo(f"{manifest.version}: {_origin(manifest)}; labels {', '.join(manifest.labels)}")
     if store.primary(settings.model.primary) != manifest.name:
         typer.echo(f"`sentimesh models use {manifest.name}` makes it score")
@@ -138,4 +143,5 @@ def _origin(manifest: Manifest | None) -> str:
     if manifest is None:
         return "shipped"
     revision = f" at {manifest.revision[:12]}" if manifest.revision else ""
-    return f"{manifest.source}{revision}, {manifest.quantization or 'float'}, licence {manifest.licence}"
+    vocabulary = f"{manifest.vocabulary} tokens added, " if manifest.vocabulary else ""
+    return f"{manifest.source}{revision}, {vocabulary}{manifest.quantization or 'float'}, licence {manifest.licence}"

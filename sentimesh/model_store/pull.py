@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from scorer_svc.manifest import MANIFEST, Manifest
 from scorer_svc.model_files import CONFIG, FILES, GRAPH, TOKENIZER, read_config, read_model
-from sentimesh.model_store.errors import ModelStoreError
+from scorer_svc.vocabulary import load_vocabulary
+from scorer_svc.vocabulary_tokens import extend_model
+from sentimesh.model_store.errors import ModelStoreError, refuse_full_disk
 from sentimesh.model_store.hub import Repository
 from sentimesh.model_store.quantize import copy_graph, quantize
 from sentimesh.model_store.store import ModelStore, check
@@ -16,8 +19,30 @@ from sentimesh.settings import Finbert
 EXPORTED_GRAPH = Path("onnx") / GRAPH
 
 
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What is done to a model: tokens of the crypto vocabulary added, weights made int8."""
+
+    vocabulary: bool
+    int8: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model comes from, as its manifest says it."""
+
+    source: str
+    revision: str | None = None
+    licence: str = "not stated"
+
+
 def pull_finbert(
-    store: ModelStore, options: Finbert, *, name: str = "finbert", int8: bool = True, endpoint: str | None = None
+    store: ModelStore,
+    options: Finbert,
+    making: Making = Making(vocabulary=True),
+    *,
+    name: str = "finbert",
+    endpoint: str | None = None,
 ) -> Manifest:
     """Fetch the configured export of FinBERT and store it; what was fetched before a failure is kept for the next try.
 
@@ -32,20 +57,18 @@ def pull_finbert(
             if local == CONFIG:
                 # Before hundreds of megabytes for a model that could not be used.
                 read_config(fetched / CONFIG)
-        manifest = _store(
-            store,
-            fetched,
-            name,
-            int8=int8,
-            source=repository.source,
-            revision=options.revision,
-            licence=repository.licence,
-        )
+        origin = Origin(repository.source, options.revision, repository.licence)
+        manifest = _store(store, fetched, name, making, origin)
         shutil.rmtree(fetched.parent)
     return manifest
 
 
-def pull_local(store: ModelStore, path: Path, name: str, *, int8: bool = True) -> Manifest:
+def pull_local(
+    store: ModelStore,
+    path: Path,
+    name: str,
+    making: Making = Making(vocabulary=False),
+) -> Manifest:
     """Store the model of a folder, or the one of an ONNX file with the other two files beside it.
 
     The folder is only read. Raises ModelStoreError, ModelError.
@@ -55,13 +78,11 @@ def pull_local(store: ModelStore, path: Path, name: str, *, int8: bool = True) -
     read_config(folder / CONFIG)
     with store.locked():
         copied = store.downloads(name, "local")
-        for file in (TOKENIZER, CONFIG):
-            shutil.copyfile(folder / file, copied / file)
-        copy_graph(graph, copied / GRAPH)
         try:
-            return _store(
-                store, copied, name, int8=int8, source=str(path.resolve()), revision=None, licence="not stated"
-            )
+            for file in (TOKENIZER, CONFIG):
+                shutil.copyfile(folder / file, copied / file)
+            copy_graph(graph, copied / GRAPH)
+            return _store(store, copied, name, making, Origin(str(path.resolve())))
         finally:
             shutil.rmtree(copied)
 
@@ -81,29 +102,34 @@ def _located(path: Path) -> tuple[Path, Path]:
     return graph, folder
 
 
-def _store(
-    store: ModelStore, files: Path, name: str, *, int8: bool, source: str, revision: str | None, licence: str
-) -> Manifest:
+def _store(store: ModelStore, files: Path, name: str, making: Making, origin: Origin) -> Manifest:
     """Make the folder of a model out of its three files and put it in the name's place."""
     with store.new(name) as folder:
+        added, extended = 0, folder / "extended"
+        if making.vocabulary:
+            refuse_full_disk(folder, (files / GRAPH).stat().st_size, "adding the vocabulary")
+            added = len(extend_model(files, extended, load_vocabulary()).added)
+            files = extended
         for file in (TOKENIZER, CONFIG):
             shutil.copyfile(files / file, folder / file)
         quantization = None
-        if int8:
+        if making.int8:
             quantization = quantize(files / GRAPH, folder / GRAPH)
         else:
             copy_graph(files / GRAPH, folder / GRAPH)
+        shutil.rmtree(extended, ignore_errors=True)
         made = read_model(folder, name)
         check(made)
         manifest = Manifest(
             name=name,
             version=made.version,
-            source=source,
-            revision=revision,
+            source=origin.source,
+            revision=origin.revision,
             files=dict(made.digests),
             labels=made.labels,
             max_length=made.max_positions,
-            licence=licence,
+            licence=origin.licence,
+            vocabulary=added,
             quantization=quantization,
         )
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")

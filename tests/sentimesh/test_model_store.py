@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 import stamina
+from tokenizers import Tokenizer
 
 from scorer_svc.manifest import read_manifest
 from scorer_svc.model_files import FILES, find_model
 from scorer_svc.model_store import load_model
 from scorer_svc.sentiment import ModelError
 from sentimesh.model_store import ModelStore, ModelStoreError
-from sentimesh.model_store.pull import pull_finbert, pull_local
+from sentimesh.model_store.pull import Making, pull_finbert, pull_local
 from sentimesh.settings import Finbert
 from tests.hub import REPOSITORY, REVISION, Hub
 from tests.tiny_bert import POSITIONS, make_tiny_bert
@@ -70,7 +71,7 @@ def left(store: ModelStore) -> set[str]:
 
 
 def test_what_is_pulled_is_int8_has_a_manifest_and_scores_like_what_was_published(hub: Hub, store: ModelStore) -> None:
-    pull(store, hub)
+    pull_finbert(store, OPTIONS, Making(vocabulary=False), endpoint=hub.endpoint)
     model = find_model("finbert", store.folder)
     manifest = read_manifest(model.folder)
     assert manifest is not None
@@ -83,16 +84,31 @@ def test_what_is_pulled_is_int8_has_a_manifest_and_scores_like_what_was_publishe
         "labels": ("positive", "negative", "neutral"),
         "max_length": POSITIONS,
         "licence": "mit",
+        "vocabulary": 0,
         "quantization": "int8 per channel",
     }
     assert model.version.startswith("finbert-")
     assert (model.folder / "model.onnx").stat().st_size < len(hub.content("onnx/model.onnx")) * 0.7
-    pull_finbert(store, OPTIONS, name="as-it-came", int8=False, endpoint=hub.endpoint)
+    as_it_came = Making(vocabulary=False, int8=False)
+    pull_finbert(store, OPTIONS, as_it_came, name="as-it-came", endpoint=hub.endpoint)
     assert (store.folder / "as-it-came" / "model.onnx").read_bytes() == hub.content("onnx/model.onnx")
     exact = polarities("as-it-came", store)
     assert max(exact) - min(exact) > 0.2
     assert polarities("finbert", store) == pytest.approx(exact, abs=0.03)
     assert left(store) == set()
+
+
+def test_finbert_gets_the_crypto_vocabulary(hub: Hub, store: ModelStore) -> None:
+    pull(store, hub)
+    pull_finbert(store, OPTIONS, Making(vocabulary=False), name="without", endpoint=hub.endpoint)
+    manifests = [read_manifest(store.folder / name) for name in ("finbert", "without")]
+    tokenizers = [Tokenizer.from_file(str(store.folder / name / "tokenizer.json")) for name in ("finbert", "without")]
+    assert manifests[0] is not None
+    assert manifests[0].vocabulary > 100
+    assert tokenizers[0].get_vocab_size() == tokenizers[1].get_vocab_size() + manifests[0].vocabulary
+    assert "hodl" in tokenizers[0].encode("hodl").tokens
+    assert "hodl" not in tokenizers[1].encode("hodl").tokens
+    assert {path.name for path in (store.folder / "finbert").iterdir()} == {*FILES, "manifest.json"}
 
 
 def test_the_labels_are_in_the_order_of_the_configuration(store: ModelStore, tmp_path: Path) -> None:
