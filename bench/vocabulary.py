@@ -7,7 +7,7 @@ Tokens: the recordings in ../shared/data/posts through the word pieces of BERT b
 the share of tokens that are unknown; pieces a word are tokens by the words between spaces. The examples are invented.
 
 Accuracy: both shipped models on crypto-posts-graded as shipped, without the tokens they were trained with, and then
-with the vocabulary's in their place.
+with the vocabulary's in their place: the emoji, words too, all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ingest_svc.normalize import normalize
 from ingest_svc.text import own_words
 from scorer_svc.model_files import CONFIG, GRAPH, TOKENIZER, find_model
 from scorer_svc.onnx_model import OnnxModel
-from scorer_svc.vocabulary import Entry, load_vocabulary
+from scorer_svc.vocabulary import Entry, Group, load_vocabulary
 from scorer_svc.vocabulary_tokens import added_tokens, extend_model
 from sentimesh.pb.pipeline_pb2 import RawPost
 
@@ -41,6 +41,12 @@ RECORDINGS = {
     "Discord, 2025": "discord-ethglobal-2025.jsonl.gz",
 }
 MODELS = ("sentimesh-base", "sentimesh-mini")
+# What of the vocabulary a model gets.
+ADDED: dict[str, tuple[Group, ...]] = {
+    "emoji": ("emoji",),
+    "emoji, words": ("emoji", "words"),
+    "the vocabulary": ("emoji", "words", "tickers"),
+}
 BERT_TOKENS = 30_522
 BATCH = 1024
 # The shipped models' clean-up writes it for every cashtag.
@@ -151,17 +157,21 @@ def compare_scores(entries: Sequence[Entry], threads: int) -> None:
     if not path.is_file():
         print("\n../shared/data/sentiment/crypto-posts-graded.jsonl is not here: left out")
         return
-    print(f"\n{'crypto-posts-graded':<24}{'tokens':<14}{'accuracy':>9}{'macro-F1':>9}{'AUC':>7}")
+    rows = labelled(path)
+    print(f"\n{'crypto-posts-graded':<22}{'tokens':<18}{'accuracy':>9}{'macro-F1':>9}{'AUC':>7}")
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:
-            shipped, stripped, extended = find_model(name).folder, Path(folder, name), Path(folder, f"{name}-extended")
+            shipped, stripped = find_model(name).folder, Path(folder, name)
             without_own_tokens(shipped, stripped)
-            extend_model(stripped, extended, entries)
-            for tokens, model in (("its own", shipped), ("none", stripped), ("the vocabulary", extended)):
+            found = {"its own": shipped, "none": stripped}
+            for tokens, groups in ADDED.items():
+                found[tokens] = Path(folder, f"{name}, {tokens}")
+                extend_model(stripped, found[tokens], [entry for entry in entries if entry.group in groups])
+            for tokens, model in found.items():
                 scorer = OnnxModel(find_model(str(model)), threads=threads)
-                accuracy, f1, auc = measure(scorer, labelled(path))[0]
+                accuracy, f1, auc = measure(scorer, rows)[0]
                 scorer.close()
-                print(f"{name:<24}{tokens:<14}{accuracy:>9.3f}{f1:>9.3f}{auc:>7.3f}", flush=True)
+                print(f"{name:<22}{tokens:<18}{accuracy:>9.3f}{f1:>9.3f}{auc:>7.3f}", flush=True)
 
 
 def main() -> None:
