@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from scorer_svc.sentiment import SentimentModel
+from scorer_svc.sentiment import Device, SentimentModel
 
 
 def load_model(
-    name: str, *, store: Path | None = None, threads: int = 1, max_length: int = 128, cache_size: int = 32_768
+    name: str,
+    *,
+    store: Path | None = None,
+    threads: int = 1,
+    max_length: int = 128,
+    cache_size: int = 32_768,
+    device: Device = "cpu",
+    on_scored: Callable[[int, int], None] = lambda _hits, _misses: None,
 ) -> SentimentModel:
     """Load ``vader``, a shipped model (``sentimesh-base``, ``sentimesh-mini``), a stored one or the one in a folder.
 
@@ -23,4 +31,11 @@ def load_model(
     from scorer_svc.model_files import find_model
     from scorer_svc.onnx_model import OnnxModel
 
-    return OnnxModel(find_model(name, store), threads=threads, max_length=max_length, cache_size=cache_size)
+    return OnnxModel(
+        find_model(name, store),
+        threads=threads,
+        max_length=max_length,
+        cache_size=cache_size,
+        device=device,
+        on_scored=on_scored,
+    )

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 
 import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
 from scorer_svc.model_files import GRAPH, TOKENIZER, ModelFiles
-from scorer_svc.sentiment import ModelError, Sentiment
+from scorer_svc.score_cache import ScoreCache
+from scorer_svc.sentiment import Device, ModelError, Sentiment
 
+PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-# A warning of ONNX Runtime is for its developers; an error reaches us as an exception.
-LOG_ERRORS = 3
+# What ONNX Runtime warns of is for its developers, and an error reaches us as an exception.
+LOG_FATAL = 4
+
+
+def refuse_missing_device(device: Device) -> None:
+    """Raise ModelError when the installed ONNX Runtime cannot compute there."""
+    if PROVIDERS[device] not in onnxruntime.get_available_providers():
+        raise ModelError(
+            f"the installed ONNX Runtime cannot compute on {device}: install onnxruntime-gpu in place of onnxruntime, "
+            "or set model.inference_device to cpu"
+        )
 
 
 class OnnxModel:
@@ -27,56 +37,73 @@ class OnnxModel:
     ``threads`` of them at once. Texts that are the same to the tokenizer run once while the cache holds them.
     """
 
-    def __init__(self, model: ModelFiles, *, threads: int = 1, max_length: int = 128, cache_size: int = 32_768) -> None:
+    def __init__(
+        self,
+        model: ModelFiles,
+        *,
+        threads: int = 1,
+        max_length: int = 128,
+        cache_size: int = 32_768,
+        device: Device = "cpu",
+        on_scored: Callable[[int, int], None] = lambda _hits, _misses: None,
+    ) -> None:
         """Load the model; a text is cut after ``max_length`` tokens, ``cache_size`` scores are kept (0.6 kB each).
 
-        Raises ModelError when the files do not make a classifier.
+        ``on_scored(hits, misses)`` is told of each call, in its thread: how many texts were answered without a run of
+        their own, and how many ran. Raises ModelError when the files do not make a classifier, or for the device.
         """
         self.model_version = model.version
         self._labels = model.labels
         self._graph = model.folder / GRAPH
         if not 2 < max_length <= model.max_positions:
             raise ModelError(f"max_length is {max_length}: {self._graph} takes 3 to {model.max_positions} tokens")
+        refuse_missing_device(device)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.log_severity_level = LOG_ERRORS
+        options.inter_op_num_threads = 1
+        options.log_severity_level = LOG_FATAL
+        # What a device has no kernel for is computed by the processor.
+        providers = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))
         try:
-            self._session = onnxruntime.InferenceSession(self._graph, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(self._graph, options, providers=providers)
             self._tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
         except Exception as error:
             # Neither library has a base class of its own for what it raises.
             raise ModelError(f"the model in {model.folder} cannot be loaded: {error}; export it again") from error
+        if PROVIDERS[device] not in self._session.get_providers():
+            raise ModelError(f"{device} does not answer: look at its driver, or set model.inference_device to cpu")
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
         self._inputs = [node.name for node in self._session.get_inputs()]
         if not set(self._inputs) <= set(INPUTS):
             raise ModelError(f"{self._graph} wants {', '.join(self._inputs)}; only {', '.join(INPUTS)} can be given")
-        self._run_cached = lru_cache(cache_size)(self._run)
+        self._cache = ScoreCache(cache_size)
+        self._on_scored = on_scored
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sentiment")
-
-    @property
-    def cache_hits(self) -> int:
-        """Token sequences answered from the cache so far; each counts once a call."""
-        return self._run_cached.cache_info().hits
-
-    @property
-    def cache_misses(self) -> int:
-        """Token sequences that ran through the graph so far."""
-        return self._run_cached.cache_info().misses
 
     def score(self, texts: Sequence[str]) -> list[Sentiment]:
         """Return the sentiment of each text, in order: polarity p(pos) - p(neg), confidence 1 - p(neutral).
 
         Raises ModelError when the graph fails or its output is not three finite numbers.
         """
-        keys = [np.array(self._tokenizer.encode(text).ids, dtype=np.int64).tobytes() for text in texts]
+        keys = list(self._pool.map(self._token_ids, texts))
         distinct = list(dict.fromkeys(keys))
-        scored = dict(zip(distinct, self._pool.map(self._run_cached, distinct), strict=True))
-        return [scored[key] for key in keys]
+        scores = self._cache.known(distinct)
+        new = [key for key in distinct if key not in scores]
+        ran = dict(zip(new, self._pool.map(self._run, new), strict=True))
+        self._cache.remember(ran)
+        self._on_scored(len(keys) - len(new), len(new))
+        scores |= ran
+        return [scores[key] for key in keys]
 
     def close(self) -> None:
-        """Stop the threads; the model cannot score after this."""
-        self._pool.shutdown()
+        """Stop the threads, without waiting for them; the model cannot score after this."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _token_ids(self, text: str) -> bytes:
+        # As a batch of one: encode() holds the GIL, encode_batch_fast() does not.
+        [encoding] = self._tokenizer.encode_batch_fast([text])
+        return np.array(encoding.ids, dtype=np.int64).tobytes()
 
     def _run(self, token_ids: bytes) -> Sentiment:
         ids = np.frombuffer(token_ids, dtype=np.int64)[np.newaxis]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from scorer_svc.engagement import engagement_weight
-from scorer_svc.sentiment import ModelError, Sentiment, SentimentModel
+from scorer_svc.ladder import ModelLadder
+from scorer_svc.sentiment import Sentiment
+from scorer_svc.shadow import Shadow
 from sentimesh.pb.pipeline_pb2 import FilteredPost
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost
 from sentimesh.stage import Delivery, Forward, Outcome, Reject, Stage
@@ -30,32 +30,34 @@ def _fault(message: FilteredPost) -> str | None:
 
 
 class ScorerStage(Stage[FilteredPost]):
-    """Scores posts with the first of its models that answers; each post says which one scored it."""
+    """Scores posts with the best model in service; each post says which one scored it."""
 
-    def __init__(
-        self,
-        models: Sequence[SentimentModel],
-        *,
-        on_model_error: Callable[[str, str], None] = lambda _model, _error_type: None,
-        on_inference: Callable[[str, int, float], None] = lambda _model, _batch_size, _seconds: None,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        """``models``: at least one, the preferred one first.
+    def __init__(self, models: ModelLadder, shadow: Shadow | None = None) -> None:
+        """``shadow``: a second model to compare with; None compares nothing."""
+        self.models = models
+        self._shadow = shadow
 
-        Called on the event loop: ``on_model_error(model_version, error_type)`` for each failure,
-        ``on_inference(model_version, batch_size, seconds)`` for each batch scored.
-        """
-        self._models = tuple(models)
-        self._on_model_error = on_model_error
-        self._on_inference = on_inference
-        self._clock = clock
+    async def start(self) -> None:
+        """Load a model, so that the first batch need not wait for it. Raises ModelError."""
+        await self.models.start()
+        if self._shadow is not None:
+            self._shadow.start()
+
+    async def close(self) -> None:
+        """Give back the models; the stage cannot score after this."""
+        if self._shadow is not None:
+            await self._shadow.close()
+        await self.models.close()
 
     async def process(self, batch: Sequence[Delivery[FilteredPost]]) -> Sequence[Sequence[Outcome]]:
-        """Return a ScoredPost or a rejection each. Raises the last model's ModelError when none scored the batch."""
+        """Return a ScoredPost or a rejection each. Raises the last model's error when none scored the batch."""
         faults = [_fault(delivery.message) for delivery in batch]
         posts = [delivery.message for delivery, fault in zip(batch, faults, strict=True) if fault is None]
-        version, sentiments = await self._score([filtered.post.text for filtered in posts])
+        version, sentiments = await self.models.score([filtered.post.text for filtered in posts])
         scored = iter([_forward(*pair, version) for pair in zip(posts, sentiments, strict=True)])
+        if self._shadow is not None:
+            for filtered, sentiment in zip(posts, sentiments, strict=True):
+                self._shadow.offer(filtered.post.post_id, filtered.post.text, version, sentiment)
         return [[next(scored) if fault is None else Reject(fault)] for fault in faults]
 
     async def tick(self) -> Sequence[Outcome]:
@@ -63,24 +65,11 @@ class ScorerStage(Stage[FilteredPost]):
         return ()
 
     def session(self) -> ScorerStage:
-        """Return this stage: it keeps nothing of a post that another post could see."""
-        return self
+        """Return a stage of the same models, for they keep nothing of a post that another post could see.
 
-    async def _score(self, texts: Sequence[str]) -> tuple[str, list[Sentiment]]:
-        if not texts:
-            return "", []
-        failure = ModelError("the scorer has no model: give it at least one")
-        for model in self._models:
-            started = self._clock()
-            try:
-                sentiments = await asyncio.to_thread(model.score, texts)
-            except ModelError as error:
-                self._on_model_error(model.model_version, error.error_type)
-                failure = error
-            else:
-                self._on_inference(model.model_version, len(texts), self._clock() - started)
-                return model.model_version, sentiments
-        raise failure
+        What a client sends for a try-out is not compared with the second model.
+        """
+        return ScorerStage(self.models)
 
 
 def _forward(filtered: FilteredPost, sentiment: Sentiment, model_version: str) -> Forward:

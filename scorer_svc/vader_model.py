@@ -44,6 +44,9 @@ class VaderModel:
         """Return the sentiment of each text, in order; zeros for a text without words."""
         return [self._score(text) for text in texts]
 
+    def close(self) -> None:
+        """Do nothing: there are no threads."""
+
     def _score(self, text: str) -> Sentiment:
         # VADER looks up what stands between spaces.
         shares = self._analyzer.polarity_scores(self._phrases.sub(lambda match: _joined(match.group()), text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -26,15 +26,17 @@ from gateway_svc.reader import SentimentReader
 from gateway_svc.service import SentimentGateway
 from ingest_svc.claims import RedisClaims
 from ingest_svc.service import IngestStage
+from scorer_svc.ladder import ModelLadder
 from scorer_svc.model_store import load_model
-from scorer_svc.sentiment import ModelError, SentimentModel
+from scorer_svc.sentiment import Device, ModelError, SentimentModel
 from scorer_svc.service import ScorerStage
+from scorer_svc.shadow import Agreement, Comparison, Shadow
 from sentimesh.bus import AGGREGATES, LIVE_SUBJECT, VIRAL_ALERTS, Bus, Topic
 from sentimesh.errors import StorageUnavailableError
 from sentimesh.model_store import ModelStore, ModelStoreError
 from sentimesh.pb.pipeline_pb2 import ViralSpike
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SentimentAggregate
-from sentimesh.settings import Model, Settings, SpamFilter
+from sentimesh.settings import Settings, SpamFilter
 from sentimesh.storage.cache import SentimentCache
 from sentimesh.storage.postgres import AggregateStore
 from sentimesh.storage.writers import LiveSink, WriterStage, spike_key, window_key
@@ -52,6 +54,7 @@ DAY_MS = 24 * HOUR_MS
 LIVE_UPDATES_HELD = 1000
 # What stands in for a configured model that does not load, best first.
 SHIPPED_MODELS = ("sentimesh-base", "sentimesh-mini")
+VADER = "vader"
 
 
 def now_ms() -> int:
@@ -109,43 +112,111 @@ def multiplier_options(options: SpamFilter) -> MultiplierOptions:
     )
 
 
-def _load(options: Model, store: Path, name: str) -> SentimentModel:
+def _load(settings: Settings, metrics: Metrics, name: str, device: Device, threads: int) -> SentimentModel:
+    options = settings.model
+    store = ModelStore(settings.model_store())
+
+    def scored(hits: int, misses: int) -> None:
+        metrics.cache_hits.labels(name).inc(hits)
+        metrics.cache_misses.labels(name).inc(misses)
+
     return load_model(
-        name,
-        store=store,
-        threads=options.threads,
+        store.primary(name),
+        store=store.folder,
+        threads=threads,
         max_length=options.max_length,
         cache_size=options.score_cache_entries,
+        device=device,
+        on_scored=scored,
     )
 
 
+def _on_model_error(metrics: Metrics, name: str, error: ModelError) -> None:
+    metrics.model_errors.labels(name, error.error_type).inc()
+    log.warning("model.unusable", model=name, error_type=error.error_type, error=str(error))
+
+
+def _on_model_service(name: str, model_version: str) -> None:
+    log.info("model.in_service", model=name, model_version=model_version)
+
+
 def scorer(settings: Settings, metrics: Metrics) -> ScorerStage:
-    """Return the scorer stage: the configured model or the first shipped one that loads, and the fallback behind it."""
-    options, store = settings.model, ModelStore(settings.model_store())
+    """Return the scorer stage: the configured model, and what stands in for it.
+
+    Raises ModelError when this machine's ONNX Runtime has no such device as is configured.
+    """
+    options = settings.model
     try:
-        primary = store.primary(options.primary)
-    except ModelStoreError as error:
-        log.warning("model.unusable", model=options.primary, error=str(error))
-        primary = SHIPPED_MODELS[0]
-    models: list[SentimentModel] = []
-    for name in dict.fromkeys((primary, *SHIPPED_MODELS)):
-        try:
-            models.append(_load(options, store.folder, name))
-            break
-        except ModelError as error:
-            metrics.model_errors.labels(name, error.error_type).inc()
-            log.warning("model.unusable", model=name, error=str(error))
-    if options.fallback != primary:
-        models.append(_load(options, store.folder, options.fallback))
+        primary = ModelStore(settings.model_store()).primary(options.primary)
+    except ModelStoreError:
+        # Unusable as it is now, and asked again while another stands in.
+        primary = options.primary
+    if primary != VADER:
+        from scorer_svc.onnx_model import refuse_missing_device  # a large library, for those who use it
 
-    def on_model_error(model: str, error_type: str) -> None:
-        metrics.model_errors.labels(model, error_type).inc()
+        refuse_missing_device(options.inference_device)
+    # What stands in shall not fail of the same cause: it computes on the processor.
+    stand_ins: dict[str, Device] = dict.fromkeys((*SHIPPED_MODELS, options.fallback, VADER), "cpu")
+    devices = {primary: options.inference_device} | {n: d for n, d in stand_ins.items() if n != primary}
 
-    def on_inference(_model: str, batch_size: int, seconds: float) -> None:
+    def scored(_name: str, posts: int, seconds: float) -> None:
         metrics.inference_latency.observe(seconds * 1000)
-        metrics.batch_size.observe(batch_size)
+        metrics.batch_size.observe(posts)
 
-    return ScorerStage(models, on_model_error=on_model_error, on_inference=on_inference)
+    ladder = ModelLadder(
+        [(name, partial(_load, settings, metrics, name, device, options.threads)) for name, device in devices.items()],
+        deadline_seconds=options.batch_deadline_seconds,
+        max_ms_per_post=options.max_ms_per_post,
+        longest_wait_seconds=options.retry_max_seconds,
+        on_error=partial(_on_model_error, metrics),
+        on_service=_on_model_service,
+        on_inference=scored,
+    )
+    metrics.model_degraded.set_function(lambda: ladder.degraded)
+    for name in ladder.names:
+        metrics.model_in_use.labels(name).set_function(partial(_is_in_use, ladder, name))
+    return ScorerStage(ladder, _shadow(settings, metrics, options.shadow_model) if options.shadow_model else None)
+
+
+def _is_in_use(ladder: ModelLadder, name: str) -> bool:
+    return ladder.in_use == name
+
+
+def _shadow(settings: Settings, metrics: Metrics, name: str) -> Shadow:
+    """Return what compares a second model with the one that scores."""
+
+    def compared(comparison: Comparison) -> None:
+        pair = (comparison.model_version, comparison.shadow_version)
+        metrics.shadow_posts.labels(*pair).inc()
+        metrics.shadow_same_label.labels(*pair).inc(comparison.same_label)
+        metrics.shadow_difference.labels(*pair).inc(comparison.difference)
+
+    def summary(model_version: str, shadow_version: str, agreement: Agreement) -> None:
+        log.info(
+            "shadow.agreement",
+            model=model_version,
+            shadow_model=shadow_version,
+            posts=agreement.posts,
+            same_label=round(agreement.same_label_share, 4),
+            mean_difference=round(agreement.mean_difference, 4),
+        )
+
+    options = settings.model
+    ladder = ModelLadder(
+        # One thread: the model that counts has the others.
+        [(name, partial(_load, settings, metrics, name, "cpu", 1))],
+        deadline_seconds=options.batch_deadline_seconds,
+        longest_wait_seconds=options.retry_max_seconds,
+        on_error=partial(_on_model_error, metrics),
+        on_service=_on_model_service,
+    )
+    return Shadow(
+        ladder,
+        options.shadow_sample,
+        on_comparison=compared,
+        on_left_out=metrics.shadow_left_out.inc,
+        on_summary=summary,
+    )
 
 
 def aggregator_options(settings: Settings) -> AggregatorOptions:

@@ -215,10 +215,12 @@ class RpcServer:
         checks: Mapping[str, Callable[[], Coroutine[Any, Any, bool]]],
         stop: asyncio.Event,
         on_check: Callable[..., None] = lambda _name, *, up: None,
+        degraded: Mapping[str, Callable[[], bool]] | None = None,
     ) -> None:
         """Keep health at SERVING exactly while every dependency's check says yes, until ``stop``.
 
         Each dependency has a health service of its own name as well. ``on_check`` is told its name and ``up``.
+        ``degraded``: names of health services that are NOT_SERVING meanwhile and leave the others as they are.
         """
         before: set[str] | None = None
         patience = Patience(CHECK_TIMEOUT_SECONDS)
@@ -228,6 +230,8 @@ class RpcServer:
             for name in checks:
                 on_check(name, up=name not in failing)
                 await self._health.set(name, _status(serving=name not in failing))
+            for name, is_degraded in (degraded or {}).items():
+                await self._health.set(name, _status(serving=not is_degraded()))
             if failing != before:
                 await self.set_serving(serving=not failing)
                 if failing or before:

@@ -172,6 +172,15 @@ class Model(Section):
     threads: Positive = 2
     # Distinct texts whose score is remembered.
     score_cache_entries: Positive = 50_000
+    # A batch that takes longer goes to the next model.
+    batch_deadline_seconds: Annotated[float, Field(gt=0), _Number] = 60.0
+    # The next model takes over from one whose mean time of a post is longer; without, none is too slow.
+    max_ms_per_post: Annotated[float, Field(gt=0), _Number] | None = None
+    # A model that failed is loaded again after a second, then after twice as long each time, up to this.
+    retry_max_seconds: Annotated[float, Field(ge=1), _Number] = 60.0
+    # Scores that share of the posts as well, beside the one that counts, to compare the two.
+    shadow_model: str | None = None
+    shadow_sample: Share = 0.05
 
 
 class Flooding(Section):

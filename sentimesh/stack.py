@@ -215,6 +215,7 @@ class Stack:
 
     async def _start(self, name: str) -> None:
         server = RpcServer(self.settings.server.host, 0 if self._free_ports else self._configured_port(name))
+        degraded: dict[str, Callable[[], bool]] = {}
         match name:
             case "ingest":
                 stage: Stage[Any] = build.ingest(self.settings, self._cache_client())
@@ -223,7 +224,10 @@ class Stack:
                 stage = build.filtering(self.settings, self.metrics, self._cache_client())
                 await self._work(name, stage, NORMALIZED, SocialPost)
             case "scorer":
-                stage = build.scorer(self.settings, self.metrics)
+                stage = scorer = build.scorer(self.settings, self.metrics)
+                self._exit.push_async_callback(scorer.close)
+                await scorer.start()
+                degraded["model"] = lambda: scorer.models.degraded
                 await self._work(name, stage, FILTERED, FilteredPost, batch_size=self.settings.model.batch_size)
                 if self._influx is not None:
                     await self._work(
@@ -243,7 +247,9 @@ class Stack:
         self.addresses[name] = server.address
         self._servers.append(server)
         self._exit.push_async_callback(server.stop)
-        self._group.create_task(server.watch(self._checks(name), self._stop_watching, self.metrics.dependency))
+        self._group.create_task(
+            server.watch(self._checks(name), self._stop_watching, self.metrics.dependency, degraded)
+        )
 
     async def _work(
         self,

@@ -79,6 +79,23 @@ class Metrics:
         self.batch_size = histogram("social_finbert_batch_size", "Posts per batch", (1, 2, 4, 8, 16, 32, 64, 128))
         self.polarity = histogram("social_polarity_histogram", "Polarity of scored posts", POLARITY_BUCKETS, "symbol")
         self.model_errors = counter("social_model_errors", "Model inference failures", "model", "error_type")
+        self.model_degraded = gauge("social_model_degraded", "1 while another model than the configured one scores")
+        self.model_in_use = gauge("social_model_in_use", "1 for the model that scores, 0 for the others", "model")
+        self.cache_hits = counter("social_score_cache_hits", "Posts scored without a run of their own", "model")
+        self.cache_misses = counter("social_score_cache_misses", "Posts that ran through the model", "model")
+        self.shadow_posts = counter("social_shadow_posts", "Posts scored by both models", "model", "shadow_model")
+        self.shadow_same_label = counter(
+            "social_shadow_same_label", "Posts that both models give the same label", "model", "shadow_model"
+        )
+        self.shadow_difference = counter(
+            "social_shadow_polarity_difference",
+            "Sum of the absolute differences of the polarities",
+            "model",
+            "shadow_model",
+        )
+        self.shadow_left_out = counter(
+            "social_shadow_left_out", "Posts of the sample that the shadow model had no time for or failed on"
+        )
         self.score = gauge("social_sentiment_score", "Current score, 0 to 1", "symbol")
         self.directional_score = gauge("social_directional_score", "Current directional score, 0 to 1", "symbol")
         self.last_update = gauge(

@@ -4,6 +4,8 @@ import dataclasses
 import math
 import random
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,21 +92,58 @@ def test_the_base_model_scores_too() -> None:
 
 
 def test_texts_the_tokenizer_cannot_tell_apart_run_once() -> None:
-    model = OnnxModel(find_model("sentimesh-mini"))
+    counts: list[tuple[int, int]] = []
+    model = OnnxModel(find_model("sentimesh-mini"), on_scored=lambda hits, misses: counts.append((hits, misses)))
     same = ["@alice BTC is up", "@bob   btc is UP https://t.co/x", "@carol BTC is up"]
     first, *others = model.score([*same, "BTC is down"])
     assert others[:2] == [first, first]
-    assert (model.cache_hits, model.cache_misses) == (0, 2)
     assert model.score(["@dave BTC is up"]) == [first]
-    assert (model.cache_hits, model.cache_misses) == (1, 2)
+    assert counts == [(2, 2), (1, 0)]
 
 
 def test_the_cache_is_bounded_and_forgets_the_least_recently_used() -> None:
-    model = OnnxModel(find_model("sentimesh-mini"), cache_size=2)
+    counts: list[tuple[int, int]] = []
+    model = OnnxModel(
+        find_model("sentimesh-mini"), cache_size=2, on_scored=lambda hits, misses: counts.append((hits, misses))
+    )
     for text in ("one", "two", "one", "three", "one", "two"):
         model.score([text])
     # "one" stays in use; "two" makes room for "three" and runs again.
-    assert (model.cache_hits, model.cache_misses) == (2, 4)
+    assert counts == [(0, 1), (0, 1), (1, 0), (0, 1), (1, 0), (0, 1)]
+
+
+def test_a_batch_larger_than_the_cache_is_scored(alone: dict[str, Sentiment]) -> None:
+    model = OnnxModel(find_model("sentimesh-mini"), cache_size=1)
+    assert model.score(TEXTS[:3] * 2) == [alone[text] for text in TEXTS[:3] * 2]
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime can compute on cuda")
+    with pytest.raises(ModelError, match=r"cannot compute on cuda: .* set model.inference_device to cpu"):
+        OnnxModel(find_model("sentimesh-mini"), device="cuda")
+
+
+def test_a_closed_model_scores_nothing() -> None:
+    model = OnnxModel(find_model("sentimesh-mini"))
+    model.close()
+    with pytest.raises(RuntimeError):
+        model.score(["gm"])
+
+
+def test_other_threads_go_on_while_a_long_text_is_read() -> None:
+    """encode() would hold the GIL for as long as it takes."""
+    model = OnnxModel(find_model("sentimesh-mini"))
+    text = "bitcoin to the moon and sell now " * 20_000
+    reading = threading.Thread(target=model.score, args=([text],))
+    reading.start()
+    rounds = 0
+    while reading.is_alive():
+        rounds += 1
+        time.sleep(0.001)
+    model.close()
+    # Seconds of reading; with the GIL held it is one or two.
+    assert rounds > 20
 
 
 def test_a_text_is_cut_after_max_length_tokens(mini: OnnxModel) -> None:
