@@ -130,7 +130,7 @@ class Repository:
             raise ModelStoreError(f"{what} of {self.source} ended early: {AGAIN}") from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelStoreError(
-                f"{self._host} does not answer like a Hugging Face hub ({type(error).__name__}): look at HF_ENDPOINT"
+                f"{self._host} does not answer like a hub ({type(error).__name__}): look at HF_ENDPOINT and HF_TOKEN"
             ) from None
 
 

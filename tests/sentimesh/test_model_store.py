@@ -9,7 +9,9 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -235,6 +237,15 @@ def test_an_unknown_revision_and_repository_are_named(hub: Hub, stored: ModelSto
     assert polarities("finbert", stored) == before
 
 
+class NotAHub(BaseHTTPRequestHandler):
+    """A portal that answers everything with a page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>Log in</html>")
+
+
 def test_a_hub_that_is_away_or_none_is_named(hub: Hub, stored: ModelStore, tmp_path: Path) -> None:
     before = polarities("finbert", stored)
     with Hub(tmp_path) as gone:
@@ -243,6 +254,12 @@ def test_a_hub_that_is_away_or_none_is_named(hub: Hub, stored: ModelStore, tmp_p
         ModelStoreError, match=r"^127\.0\.0\.1:\d+ cannot be reached .*\(ConnectError\): look at HF_ENDPOINT"
     ):
         pull_finbert(stored, OPTIONS, endpoint=f"http://name:secret@{gone.endpoint.removeprefix('http://')}")
+    with HTTPServer(("127.0.0.1", 0), NotAHub) as other:
+        answering = threading.Thread(target=other.handle_request)
+        answering.start()
+        with pytest.raises(ModelStoreError, match=r"does not answer like a hub \(JSONDecodeError\)"):
+            pull_finbert(stored, OPTIONS, endpoint=f"http://127.0.0.1:{other.server_port}")
+        answering.join()
     hub.broken = True
     with pytest.raises(ModelStoreError, match=r"answers 503 for onnx/model\.onnx"):
         pull(stored, hub)
