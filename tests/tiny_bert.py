@@ -33,7 +33,8 @@ def make_tiny_bert(
     random = np.random.default_rng(seed)
 
     def weights(*shape: int) -> NDArray[np.float32]:
-        return (random.standard_normal(shape) / shape[0] ** 0.5).astype(np.float32)
+        drawn: NDArray[np.float64] = random.standard_normal(shape) / shape[0] ** 0.5
+        return drawn.astype(np.float32)
 
     constants: dict[str, NDArray[np.generic]] = {
         "words": random.standard_normal((rows, hidden)).astype(np.float32),

@@ -114,7 +114,8 @@ def verify(
 def remove(name: Name, config: ConfigOption = None) -> None:
     """Delete a stored model; the one in use is refused."""
     settings, store = _opened(config)
-    store.remove(name, in_use={store.primary(settings.model.primary), settings.model.fallback})
+    options = settings.model
+    store.remove(name, in_use={store.primary(options.primary), options.fallback, options.shadow_model or ""})
     typer.echo(f"{name} removed")
 
 

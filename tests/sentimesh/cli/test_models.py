@@ -91,8 +91,9 @@ def test_the_one_in_use_is_not_removed_and_another_one_is(mine: str, store: Path
     assert refusal("remove", "mine").startswith("there is no model mine: there are sentimesh-base")
 
 
-def test_a_fallback_is_in_use_too(mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SENTIMESH__MODEL__FALLBACK", "mine")
+@pytest.mark.parametrize("key", ["FALLBACK", "SHADOW_MODEL"])
+def test_a_fallback_and_a_shadow_are_in_use_too(mine: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SENTIMESH__MODEL__{key}", "mine")
     assert refusal("remove", "mine").startswith("mine is in use")
 
 
