@@ -117,7 +117,7 @@ def plot(measured: dict[str, dict[str, Figures]]) -> None:
         for name, by_model in measured.items():
             print(name)
             for model, values in by_model.items():
-                filled = round(values[index] * BAR)
+                filled = round(np.nan_to_num(values[index]) * BAR)
                 print(f"  {model:<22}{'█' * filled}{'·' * (BAR - filled)} {values[index]:.3f}")
 
 
@@ -143,9 +143,9 @@ def main() -> int:
             found, ms = measure(loaded, rows)
             measured[name][model] = found
             row = f"{name:<26} {model:<22} {len(rows):>5} {found[0]:>9.3f} {found[1]:>9.3f} {found[2]:>6.3f} {ms:>8.2f}"
-            card = CARD[model][SETS.index(name)] if model in CARD else None
+            card = CARD[model][SETS.index(name)] if model in CARD and arguments.limit is None else None
             low = card is not None and any(a < b - TOLERANCE for a, b in zip(found, card, strict=True))
-            under += low and arguments.limit is None
+            under += low
             print(
                 row, "", " / ".join(f"{value:.3f}" for value in card or ()), "UNDER ITS CARD" if low else "", flush=True
             )
