@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scorer_svc.ladder import PROBES, SLOW_POSTS, ModelLadder
+from scorer_svc.ladder import BATCHES_AT_ONCE, PROBES, SLOW_POSTS, ModelLadder
 from scorer_svc.model_store import load_model
 from scorer_svc.sentiment import ModelError, Sentiment, SentimentModel
 from scorer_svc.service import ScorerStage
@@ -398,3 +399,74 @@ def test_every_post_has_exactly_one_outcome_whatever_fails(
         assert {post.polarity for post in posts} == {polarity}
 
     asyncio.run(run())
+
+
+async def test_a_model_that_fails_whenever_it_is_back_is_waited_for_longer_each_time() -> None:
+    times: list[float] = []
+    loop = asyncio.get_running_loop()
+    first = Loader("first", answer=lambda texts: misbehave("error", texts))
+
+    def load() -> SentimentModel:
+        times.append(loop.time())
+        return first()
+
+    options: dict[str, Any] = {"first_wait_seconds": 0.02, "longest_wait_seconds": 0.1, "clock": Clock()}
+    async with running(ModelLadder([("first", load), ("second", Loader("second"))], **options)) as ladder:
+        for _ in range(4):
+            await until(lambda: not ladder.degraded)
+            assert (await ladder.score(["a"]))[0] == "second-1"
+        await until(lambda: not ladder.degraded)
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(wait > least - 0.002 for wait, least in zip(waits, [0.02, 0.04, 0.08, 0.1], strict=True))
+
+
+async def test_a_model_that_served_for_a_while_is_not_waited_for_longer() -> None:
+    clock = Clock()
+    first = Loader("first", answer=lambda texts: misbehave("error", texts))
+    models = [("first", first), ("second", Loader("second"))]
+    # Doubled each time, the last waits would be of minutes.
+    options: dict[str, Any] = {"first_wait_seconds": 0.005, "longest_wait_seconds": 600.0, "clock": clock}
+    async with running(ModelLadder(models, **options)) as ladder:
+        for _ in range(18):
+            clock.now += 1.0
+            assert (await ladder.score(["a"]))[0] == "second-1"
+            await until(lambda: not ladder.degraded)
+
+
+async def test_batches_that_fail_together_take_a_model_out_once() -> None:
+    together = threading.Barrier(2)
+
+    def fail(_texts: Sequence[str]) -> None:
+        together.wait()
+        raise ModelError("no", "inference")
+
+    log = Log()
+    first = Loader("first", answer=fail)
+    models = [("first", first), ("second", Loader("second"))]
+    async with running(ModelLadder(models, first_wait_seconds=60, **log.callbacks())) as ladder:
+        scores = await asyncio.gather(ladder.score(["a"]), ladder.score(["b", "c"]))
+        assert [(version, len(sentiments)) for version, sentiments in scores] == [("second-1", 1), ("second-1", 2)]
+        assert log.errors == [("first", "inference")]
+
+
+async def test_only_so_many_batches_are_scored_at_once() -> None:
+    now, most = 0, 0
+    lock = threading.Lock()
+    full = threading.Event()
+
+    def answer(_texts: Sequence[str]) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+            if now == BATCHES_AT_ONCE:
+                full.set()
+        full.wait()
+        # Time for one too many to come.
+        time.sleep(0.05)
+        with lock:
+            now -= 1
+
+    async with running(ModelLadder([("only", Loader("only", answer=answer))])) as ladder:
+        await asyncio.gather(*(ladder.score(["a"]) for _ in range(2 * BATCHES_AT_ONCE)))
+    assert most == BATCHES_AT_ONCE
