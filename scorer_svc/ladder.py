@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -183,6 +184,7 @@ class ModelLadder:
 
     def _loaded(self, rung: _Rung) -> SentimentModel:
         """Return the model, which scores; in a thread."""
+        _trim_memory()
         model = rung.load()
         try:
             refuse_unusable(model.score(PROBES[:1]), PROBES[:1])
@@ -259,6 +261,13 @@ def _release(rung: _Rung) -> None:
     if rung.model is not None:
         rung.model.close()
         rung.model = None
+
+
+def _trim_memory() -> None:
+    """Give memory of models before back to the system: glibc keeps it, and would take more at every load."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _explained(error: Exception, name: str, error_type: str) -> ModelError:

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import grpc
+import onnxruntime
 import pytest
 import stamina
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from scorer_svc.model_store import load_model
+from scorer_svc.sentiment import ModelError
 from sentimesh.bus import DEAD_LETTERS, FILTERED, SCORED, Bus
 from sentimesh.pb.pipeline_pb2 import FilteredPost
 from sentimesh.pb.social_sentiment_pb2 import ScoredPost, SocialPost
@@ -134,6 +136,17 @@ async def test_without_any_neural_model_vader_scores(
         for name in (str(tmp_path / "missing"), "sentimesh-base", "sentimesh-mini"):
             assert value(stack, "social_model_errors_total", model=name, error_type="load") >= 1.0
     assert [post.model_version.split("-")[0] for post in await scored(bus)] == ["vader"] * 3
+
+
+async def test_a_device_that_is_not_there_stops_the_start_with_one_sentence(settings: Settings, clean: None) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime can compute on cuda")
+    settings.model.inference_device = "cuda"
+    with pytest.raises(
+        ModelError, match=r"^the installed ONNX Runtime cannot compute on cuda: install "
+    ):
+        async with running(settings):
+            pass
 
 
 async def test_a_second_model_is_compared_on_live_posts(settings: Settings, bus: Bus, tmp_path: Path) -> None:
