@@ -142,9 +142,7 @@ async def test_a_device_that_is_not_there_stops_the_start_with_one_sentence(sett
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime can compute on cuda")
     settings.model.inference_device = "cuda"
-    with pytest.raises(
-        ModelError, match=r"^the installed ONNX Runtime cannot compute on cuda: install "
-    ):
+    with pytest.raises(ModelError, match=r"^the installed ONNX Runtime cannot compute on cuda: install "):
         async with running(settings):
             pass
 
