@@ -76,7 +76,7 @@ async def test_every_reason_tells_what_it_is_for(settings: Settings, system: Sys
     """Those that are listed and learned of are known before; the daily job has tests of its own."""
     rate, start_ms = 120, now_ms() - 40 * MINUTE
     learned = system.stack.metrics.author_learning_success
-    while not learned.collect()[0].samples[0].value:  # noqa: ASYNC110 (a gauge is asked)
+    while not next(iter(learned.collect())).samples[0].value:  # noqa: ASYNC110 (a gauge is asked)
         # What is learned at the start, nothing here, takes the place of what is held against authors.
         await asyncio.sleep(0.1)
     async with redis.asyncio.Redis.from_url(redis_url) as client:
