@@ -17,11 +17,9 @@ import numpy.typing as npt
 
 from sentimesh.pb.pipeline_pb2 import CredibilityFactors, CredibilityMultipliers, FilteredPost, RejectedPost
 
-HOUR_MS, HOURS_A_DAY = 3_600_000, 24
-DAY_MS = HOURS_A_DAY * HOUR_MS
+DAY_MS = 86_400_000
 PERSISTENTLY_LOW = "persistently_low"
 FLOODING = "flooding"
-RESTLESS = "restless"
 # What the column of the table takes.
 AUTHOR = re.compile(r"(?=.{3,100}\Z)[a-z]{1,20}:[^\x00-\x1f\x7f]+")
 
@@ -50,11 +48,6 @@ class HistoryRules:
     # Flooding: so many posts, that share of them the account's own words again or late copies.
     flooding_min_posts: int = 10
     flooding_share: float = 0.5
-    # Restless: so many days (UTC) with posts in so many different hours, and hardly followed for all it follows: a mean
-    # factor follower_ratio (0.0 to 0.25) of this, two followers for five followed, or less.
-    restless_min_days: int = 2
-    restless_hours: int = 20
-    restless_follower_factor: float = 0.05
     # Of an account with so many posts in the week that many texts are remembered beyond it, until forget_days.
     remembered_texts: int = 50
     # A bot stays one until its shares are under that part of those above.
@@ -91,10 +84,6 @@ class Evidence:
     # Its most frequent fingerprint, 0 where no post has one, and how many of its posts have it.
     fingerprint: int
     fingerprint_posts: int
-    # Days (UTC) on which it posted in restless_hours different hours or more.
-    restless_days: int = 0
-    # Mean of the factor follower_ratio, 0.0 to 0.25.
-    follower_factor: float = 0.125
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +96,7 @@ class AuthorRecord:
     # What its posts' credibility is multiplied by, 0.0 to 1.0.
     multiplier: float
     is_known_bot: bool
-    # The rule that made it a bot, PERSISTENTLY_LOW, FLOODING or RESTLESS; empty for others.
+    # The rule that made it a bot, PERSISTENTLY_LOW or FLOODING; empty for others.
     rule: str
     # None where nothing was counted.
     evidence: Evidence | None
@@ -142,9 +131,6 @@ def rule_of(evidence: Evidence, rules: HistoryRules, *, was_bot: bool = False) -
         and evidence.low_share >= part * rules.low_share
     ):
         return PERSISTENTLY_LOW
-    is_hardly_followed = evidence.follower_factor <= rules.restless_follower_factor
-    if evidence.restless_days >= part * rules.restless_min_days and is_hardly_followed:
-        return RESTLESS
     return ""
 
 
@@ -167,7 +153,7 @@ def own_credibility(factors: CredibilityFactors, multipliers: CredibilityMultipl
 
 
 class WeekOfAuthors:
-    """Collects posts in any order, 36 bytes each, and judges their authors.
+    """Collects posts in any order, 32 bytes each, and judges their authors.
 
     A post counts once, whatever the number of its symbols and of its deliveries; where they differ the most credible
     counts. Posts without an author, or of one whose name the table cannot hold, do not count.
@@ -181,7 +167,6 @@ class WeekOfAuthors:
         self._fingerprints = array("Q")
         self._times = array("q")
         self._credibilities = array("f")
-        self._followers = array("f")
 
     def __len__(self) -> int:
         """Return how many messages were taken."""
@@ -207,7 +192,6 @@ class WeekOfAuthors:
         self._fingerprints.append(message.fingerprint)
         self._times.append(post.timestamp_ms)
         self._credibilities.append(own_credibility(message.factors, multipliers))
-        self._followers.append(message.factors.follower_ratio)
 
     def judge(self, now_ms: int, previous: Mapping[str, AuthorRecord] | None = None) -> list[AuthorRecord]:
         """Return what is known of every account that posted in the days up to ``now_ms`` or is in ``previous``.
@@ -223,7 +207,6 @@ class WeekOfAuthors:
             fingerprints=_view(self._fingerprints, np.uint64),
             times=_view(self._times, np.int64),
             credibilities=_view(self._credibilities, np.float32),
-            followers=_view(self._followers, np.float32),
         )
         accounts = _Accounts(list(self._numbers), messages, self._rules, now_ms, previous)
         found = {record.author: record for record in accounts.records()}
@@ -246,8 +229,6 @@ class _Columns:
     fingerprints: Words
     times: Integers
     credibilities: Numbers
-    # The factor follower_ratio.
-    followers: Numbers
 
     def take(self, places: Integers) -> _Columns:
         """Return these posts, in this order."""
@@ -363,9 +344,7 @@ class _Accounts:
         shares = [self._count(flag)[seen] / posts[seen] for flag in flags]
         fingerprints, most = self._most_frequent()
         columns = [posts[seen], self._days()[seen], means, self._population(seen, means), *shares]
-        # To the digits that the messages' float32 has.
-        followers = (np.bincount(self._posts.authors, self._posts.followers, len(posts))[seen] / posts[seen]).round(6)
-        columns += [fingerprints[seen], most[seen], self._restless_days()[seen], followers]
+        columns += [fingerprints[seen], most[seen]]
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return [(number, Evidence(*row)) for number, row in zip(seen.tolist(), rows, strict=True)]
 
@@ -377,16 +356,6 @@ class _Accounts:
         order = np.lexsort((self._posts.times, self._posts.authors))
         authors, days = self._posts.authors[order], self._posts.times[order] // DAY_MS
         return np.bincount(authors[_starts(authors) | _starts(days)], minlength=len(self._names))
-
-    def _restless_days(self) -> Integers:
-        order = np.lexsort((self._posts.times, self._posts.authors))
-        authors, hours = self._posts.authors[order], self._posts.times[order] // HOUR_MS
-        # One for each hour with posts.
-        one = np.flatnonzero(_starts(authors) | _starts(hours))
-        authors, days = authors[one], hours[one] // HOURS_A_DAY
-        starts = np.flatnonzero(_starts(authors) | _starts(days))
-        restless = np.diff(np.append(starts, len(one))) >= self._rules.restless_hours
-        return np.bincount(authors[starts[restless]], minlength=len(self._names))
 
     def _population(self, seen: Integers, means: Numbers) -> Numbers:
         """Return for each account that was seen the mean of the accounts of its platform."""

@@ -225,11 +225,6 @@ class AuthorHistory(Section):
     # Flooding: so many posts, that share of them the account's own words again or late copies of a text of others.
     flooding_min_posts: Positive = 10
     flooding_share: Annotated[float, Field(gt=0.0, le=1.0), _Number] = 0.5
-    # Restless: so many days with posts in so many different hours, and hardly followed: a mean follower_ratio factor
-    # (0.0 to 0.25) of this or less, which is two followers for five followed.
-    restless_min_days: Annotated[int, Field(ge=1, le=7), _Number] = 2
-    restless_hours: Annotated[int, Field(ge=2, le=24), _Number] = 20
-    restless_follower_factor: Annotated[float, Field(ge=0.0, le=0.25), _Number] = 0.05
     # Of an account with flooding_min_posts that many texts are remembered beyond the days, as fingerprints.
     remembered_texts: Annotated[int, Field(ge=0, le=10_000), _Number] = 50
     # A learned bot stays one until its shares are under that part of those above.

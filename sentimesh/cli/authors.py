@@ -14,7 +14,7 @@ import typer
 
 from sentimesh import known_bots, learning
 from sentimesh.author_cache import AuthorCache
-from sentimesh.author_history import AUTHOR, FLOODING, RESTLESS, TEXT, AuthorRecord, Evidence
+from sentimesh.author_history import AUTHOR, FLOODING, TEXT, AuthorRecord, Evidence
 from sentimesh.bot_store import BotStore
 from sentimesh.build import now_ms
 from sentimesh.bus import Bus
@@ -140,8 +140,6 @@ def _evidence(evidence: Evidence) -> Iterable[str]:
     yield f"its own words again: {evidence.repeat_share:.0%}"
     yield f"late copies of a text of many posts: {evidence.late_copy_share:.0%}"
     yield f"one of the two before: {evidence.flooding_share:.0%}"
-    yield f"days with posts in nearly every hour: {evidence.restless_days}"
-    yield f"mean factor of its followers: {evidence.follower_factor:.3f} of 0.250"
     if evidence.fingerprint_posts > 1:
         yield f"most frequent text: {evidence.fingerprint_posts:,} posts, fingerprint {evidence.fingerprint:016x}"
 
@@ -152,8 +150,6 @@ def _reason(record: AuthorRecord) -> str:
         return "put into the table by somebody else"
     if record.rule == FLOODING:
         return f"flooding, {evidence.flooding_share:.0%} of {evidence.posts:,} posts repeated or copied"
-    if record.rule == RESTLESS:
-        return f"restless, {evidence.restless_days} days with posts in nearly every hour and hardly followed"
     return f"persistently low, {evidence.low_share:.0%} of {evidence.posts:,} posts under the threshold"
 
 

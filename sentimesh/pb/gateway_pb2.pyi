@@ -540,8 +540,6 @@ class AuthorEvidence(_message.Message):
     FLOODING_SHARE_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     FINGERPRINT_POSTS_FIELD_NUMBER: _builtins.int
-    RESTLESS_DAYS_FIELD_NUMBER: _builtins.int
-    FOLLOWER_FACTOR_FIELD_NUMBER: _builtins.int
     posts: _builtins.int
     """Each counts once, whatever the number of its symbols."""
     days: _builtins.int
@@ -562,10 +560,6 @@ class AuthorEvidence(_message.Message):
     """SimHash of its most frequent text, 0 where no post has words."""
     fingerprint_posts: _builtins.int
     """Posts with that text."""
-    restless_days: _builtins.int
-    """Days (UTC) on which it posted in nearly every hour."""
-    follower_factor: _builtins.float
-    """Mean of the factor follower_ratio, 0.0 to 0.25."""
     def __init__(
         self,
         *,
@@ -579,12 +573,10 @@ class AuthorEvidence(_message.Message):
         flooding_share: _builtins.float = ...,
         fingerprint: _builtins.int = ...,
         fingerprint_posts: _builtins.int = ...,
-        restless_days: _builtins.int = ...,
-        follower_factor: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "fingerprint", b"fingerprint", "fingerprint_posts", b"fingerprint_posts", "flooding_share", b"flooding_share", "follower_factor", b"follower_factor", "late_copy_share", b"late_copy_share", "low_share", b"low_share", "mean_credibility", b"mean_credibility", "population_credibility", b"population_credibility", "posts", b"posts", "repeat_share", b"repeat_share", "restless_days", b"restless_days"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "fingerprint", b"fingerprint", "fingerprint_posts", b"fingerprint_posts", "flooding_share", b"flooding_share", "late_copy_share", b"late_copy_share", "low_share", b"low_share", "mean_credibility", b"mean_credibility", "population_credibility", b"population_credibility", "posts", b"posts", "repeat_share", b"repeat_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -131,8 +131,6 @@ async def test_what_was_learned_is_listed_and_shown(here: Here) -> None:
         "its own words again: 92%",
         "late copies of a text of many posts: 0%",
         "one of the two before: 92%",
-        "days with posts in nearly every hour: 0",
-        "mean factor of its followers: 0.125 of 0.250",
         "most frequent text: 12 posts, fingerprint 000000000000004d",
     ]
     [plain] = await run("authors", "show", "twitter:flood", "--json")
