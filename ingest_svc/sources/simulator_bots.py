@@ -203,14 +203,16 @@ class Bots:
     def _lane(self, busy: float, account: Callable[[float], Author]) -> Iterator[tuple[float, Author, str]]:
         """Yield one session after another, with pauses, so that ``busy`` of the time is in one."""
         rng = random.Random(self._rng.getrandbits(64))  # noqa: S311 (its own, so that lanes do not disturb another)
-        at_ms = self._start_ms + rng.uniform(0, MINUTE_MS)
+        # In the midst of a session or of a pause, as at any other time.
+        at_ms = self._start_ms - rng.uniform(0, sum(SESSION_MS) / 2 / busy)
         while True:
             author = account(at_ms)
             platform = rng.choices(("twitter", "discord", "reddit"), (0.7, 0.2, 0.1))[0]
             length_ms = rng.uniform(*SESSION_MS)
             end_ms = at_ms + length_ms
             while at_ms < end_ms:
-                yield at_ms, author, platform
+                if at_ms >= self._start_ms:
+                    yield at_ms, author, platform
                 at_ms += rng.uniform(*GAP_MS)
             at_ms += length_ms * (1 / busy - 1)
 
