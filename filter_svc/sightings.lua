@@ -63,6 +63,18 @@ local function of_text(key, window, post, best)
   return {#found, authors, own}
 end
 
+-- Posts and authors of an hour, read once for a batch and counted on.
+local crowds = {}
+local function crowd_of(hour)
+  local crowd = crowds[hour]
+  if not crowd then
+    local found = call('HMGET', string.format('social:population:%.0f', hour), 'posts', 'authors')
+    crowd = {tonumber(found[1] or 0), tonumber(found[2] or 0)}
+    crowds[hour] = crowd
+  end
+  return crowd
+end
+
 local function of_author(key, post)
   local entries, found, known = earlier(key, post, author_ms)
   if remember and not known then
@@ -72,24 +84,13 @@ local function of_author(key, post)
       local _, t = unpack_numbers('>dd', entries, at)
       if math.floor(t / author_ms) == hour then first = 0 end
     end
-    local crowd = string.format('social:population:%.0f', hour)
-    if call('HINCRBY', crowd, 'posts', 1) == 1 then call('PEXPIRE', crowd, 2 * author_ms + longer) end
-    if first == 1 then call('HINCRBY', crowd, 'authors', 1) end
+    local name, crowd = string.format('social:population:%.0f', hour), crowd_of(hour)
+    crowd[1], crowd[2] = crowd[1] + 1, crowd[2] + first
+    if call('HINCRBY', name, 'posts', 1) == 1 then call('PEXPIRE', name, 2 * author_ms + longer) end
+    if first == 1 then call('HINCRBY', name, 'authors', 1) end
     insert(key, entries, post, author_ms, author_limit)
   end
   return #found
-end
-
-local crowds = {}
-local function crowd_before(time)
-  local hour = math.floor(time / author_ms) - 1
-  local crowd = crowds[hour]
-  if not crowd then
-    local found = call('HMGET', string.format('social:population:%.0f', hour), 'posts', 'authors')
-    crowd = {tonumber(found[1] or 0), tonumber(found[2] or 0)}
-    crowds[hour] = crowd
-  end
-  return crowd
 end
 
 local out = {}
@@ -109,8 +110,7 @@ while at <= #packed do
     best = of_text('social:copies:' .. text, text_ms, post, best)
     if is_channel == 1 then best = of_text('social:copies:' .. author .. ':' .. text, channel_ms, post, best) end
   end
-  -- The crowd first: its own hour is not the one before.
-  local crowd = crowd_before(time)
+  local crowd = crowd_of(math.floor(time / author_ms) - 1)
   if author ~= '' then written = of_author('social:frequency:' .. author, post) end
   local n = #out
   out[n + 1], out[n + 2], out[n + 3], out[n + 4] = best[1], best[2], best[3], written

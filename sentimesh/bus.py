@@ -197,11 +197,19 @@ class Bus:
                 if topic.partitioned
                 else None,
             )
-            try:
-                await self.jetstream.add_stream(config)
-            except nats.js.errors.BadRequestError:
-                # It is there with other settings: the name decides, the settings follow.
-                await self.jetstream.update_stream(config)
+            # The server fails now and then when a stream of that name was deleted a moment ago (err_code 10049).
+            async for attempt in stamina.retry_context(
+                on=nats.js.errors.ServerError, attempts=5, timeout=None, wait_initial=0.1, wait_max=1.0
+            ):
+                with attempt:
+                    await self._ensure_stream(config)
+
+    async def _ensure_stream(self, config: api.StreamConfig) -> None:
+        try:
+            await self.jetstream.add_stream(config)
+        except nats.js.errors.BadRequestError:
+            # It is there with other settings: the name decides, the settings follow.
+            await self.jetstream.update_stream(config)
 
     async def take_consumer(
         self, topic: Topic, durable: str, *, ack_wait_seconds: float, max_ack_pending: int, subjects: Sequence[str] = ()

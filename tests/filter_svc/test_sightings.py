@@ -148,6 +148,20 @@ async def test_the_crowd_of_the_hour_before_says_what_is_usual(client: redis.asy
         assert await store.count([late]) == [found]
 
 
+async def test_what_comes_late_into_the_hour_before_counts_from_then_on_whatever_the_batches(
+    client: redis.asyncio.Redis,
+) -> None:
+    start_ms = NOW_MS // HOUR_MS * HOUR_MS
+    before = [Sighting(f"twitter:{n}", n, start_ms + n, f"twitter:{n}", ()) for n in range(1, LEAST_AUTHORS + 1)]
+    after = Sighting("twitter:a", 1000, start_ms + HOUR_MS, "twitter:x", ())
+    late = [Sighting(f"twitter:l{n}", 1001 + n, start_ms + n, "twitter:1", ()) for n in range(LEAST_AUTHORS)]
+    last = Sighting("twitter:z", 2000, start_ms + HOUR_MS, "twitter:y", ())
+    posts = [*before, after, *late, last]
+    for store in (MemorySightings(), RedisSightings(client, Outage())):
+        found = await store.count(posts)
+        assert (found[len(before)].population, found[-1].population) == (1.0, 2.0)
+
+
 async def test_a_flood_costs_no_more_than_its_limits_and_redelivery_changes_no_verdict(
     client: redis.asyncio.Redis,
 ) -> None:
