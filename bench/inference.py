@@ -1,37 +1,62 @@
-"""Milliseconds a post of the shipped sentiment models at batch 32, by token length and threads.
+"""Milliseconds a post of the shipped models and of a FinBERT-shaped one, then of the whole scorer on recorded posts.
 
-Two ways: ``single`` is what the scorer does (OnnxModel: each text alone and unpadded, texts side by side on
-the threads, nothing cached, tokenizing included); ``padded`` is one run of one padded batch on as many threads
-inside the graph (tokenizing left out). The last length is a mix as posts on X have it: 34 tokens in the median,
-72 at the ninetieth percentile.
+    python bench/inference.py [--rounds 3] [--posts 2000] [--models sentimesh-base,sentimesh-mini,bert-base]
 
-    python bench/inference.py [--rounds 3]
+bert-base is made here: 12 layers of 768, random weights, the shipped tokenizer, quantised as `sentimesh models pull`
+does it; bert-base-float is the same before that. The tables:
+
+1. by tokens a text, texts a batch and threads, tokenizing included, nothing cached;
+2. a batch of 32 with lengths as posts on X have them: each text alone, in one padded batch, in buckets of like length
+   (at most a tenth padding), whatever of these the scorer does with that graph;
+3. the scorer stage on consecutive posts of the X recording, in batches of 32, cache on and off.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import math
+import multiprocessing
 import os
 import random
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
+import psutil
 from tokenizers import Tokenizer
 
-from scorer_svc.model_files import GRAPH, TOKENIZER, ModelFiles, find_model
+from bench.vocabulary import recorded_posts
+from scorer_svc.buckets import buckets
+from scorer_svc.ladder import ModelLadder
+from scorer_svc.model_files import CONFIG, GRAPH, TOKENIZER, ModelFiles, find_model
 from scorer_svc.onnx_model import OnnxModel
+from scorer_svc.service import ScorerStage
+from sentimesh.model_store.quantize import quantize
+from sentimesh.pb.pipeline_pb2 import FilteredPost
+from sentimesh.stage import Delivery
+from tests.scorer_svc.bert import bert_graph
 
-MODELS = ("sentimesh-base", "sentimesh-mini")
+SHIPPED = ("sentimesh-base", "sentimesh-mini")
+RECORDING = Path(__file__).resolve().parents[2] / "shared" / "data" / "posts" / "twitter-btc-2019-10-15_19.jsonl.gz"
+BERT, BERT_FLOAT = "bert-base", "bert-base-float"
 BATCH = 32
+BATCHES = (1, 8, BATCH)
 LENGTHS = (16, 32, 64, 128)
 THREADS = (1, 2)
 # A log-normal distribution with the median and the ninetieth percentile of posts on X.
 MIX_MEDIAN, MIX_P90, P90_SIGMAS = 34, 72, 1.2816
 SPECIAL_TOKENS = 2
+POSTS_A_MINUTE = 10_000
+LIMIT_MS = 5.0
 
 
 def machine() -> str:
@@ -55,64 +80,181 @@ def mixed_lengths(rng: random.Random) -> list[int]:
     return [min(128, max(8, round(rng.lognormvariate(math.log(MIX_MEDIAN), sigma)))) for _ in range(BATCH)]
 
 
-def best_ms(run: Callable[[], object], rounds: int) -> float:
-    """Return the milliseconds a post of the fastest round, after one that warms up."""
-    run()
+def make_bert(folder: Path) -> tuple[ModelFiles, ModelFiles]:
+    """Write the FinBERT-shaped model, int8 and float."""
+    shipped = find_model(SHIPPED[0]).folder
+    for name in (BERT, BERT_FLOAT):
+        (folder / name).mkdir()
+        for file in (TOKENIZER, CONFIG):
+            shutil.copy(shipped / file, folder / name / file)
+    vocabulary = Tokenizer.from_file(str(shipped / TOKENIZER)).get_vocab_size()
+    graph = bert_graph(layers=12, hidden=768, heads=12, vocabulary=vocabulary)
+    (folder / BERT_FLOAT / GRAPH).write_bytes(graph.SerializeToString())
+    del graph
+    quantize(folder / BERT_FLOAT / GRAPH, folder / BERT / GRAPH)
+    return find_model(str(folder / BERT)), find_model(str(folder / BERT_FLOAT))
+
+
+def best_ms(run: Callable[[], object], posts: int, rounds: int) -> float:
+    """Return the milliseconds a post of the fastest round."""
     seconds = []
     for _ in range(rounds):
         started = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - started)
-    return min(seconds) * 1000 / BATCH
+    return min(seconds) * 1000 / posts
 
 
-def padded_run(model: ModelFiles, texts: list[str], threads: int) -> Callable[[], object]:
-    """Return one run of the whole batch, padded to its longest text."""
+def by_length(model: ModelFiles, rounds: int) -> Iterator[tuple[int, int, list[float]]]:
+    """Yield threads, tokens, and for each size of batch the milliseconds a post."""
+    vocabulary = words(Tokenizer.from_file(str(model.folder / TOKENIZER)))
+    rng = random.Random(7)  # noqa: S311 - the same texts every time, nothing secret
+    for threads in THREADS:
+        scorer = OnnxModel(model, threads=threads, cache_size=0)
+        for length in LENGTHS:
+            texts = [" ".join(rng.choices(vocabulary, k=length - SPECIAL_TOKENS)) for _ in range(BATCH)]
+            scorer.score(texts[:2])
+            yield threads, length, [best_ms(partial(scorer.score, texts[:n]), n, rounds) for n in BATCHES]
+        scorer.close()
+
+
+def grouped_runs(model: ModelFiles, groups: Sequence[Sequence[int]], texts: Sequence[str]) -> Callable[[], object]:
+    """Return what runs the texts in these groups, each padded to its longest, on one thread; tokenizing left out."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.folder / GRAPH, options, providers=["CPUExecutionProvider"])
     tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
     tokenizer.enable_padding()
-    encoded = tokenizer.encode_batch(texts)
-    inputs = {
-        "input_ids": np.array([encoding.ids for encoding in encoded], dtype=np.int64),
-        "attention_mask": np.array([encoding.attention_mask for encoding in encoded], dtype=np.int64),
-    }
-    return lambda: session.run(None, inputs)
+    encoded = [tokenizer.encode_batch([texts[position] for position in group]) for group in groups]
+    inputs = [
+        {
+            "input_ids": np.array([encoding.ids for encoding in group], dtype=np.int64),
+            "attention_mask": np.array([encoding.attention_mask for encoding in group], dtype=np.int64),
+        }
+        for group in encoded
+    ]
+    return lambda: [session.run(None, each) for each in inputs]
 
 
-def single_runs(model: ModelFiles, texts: list[str], threads: int) -> Callable[[], object]:
-    """Return the batch as the scorer runs it."""
-    scorer = OnnxModel(model, threads=threads, cache_size=0)
-    return lambda: scorer.score(texts)
+def by_grouping(model: ModelFiles, rounds: int) -> list[float]:
+    """Return milliseconds a post with each text alone, in one padded batch, in buckets."""
+    tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
+    rng = random.Random(7)  # noqa: S311 - the same texts every time, nothing secret
+    lengths = mixed_lengths(rng)
+    vocabulary = words(tokenizer)
+    texts = [" ".join(rng.choices(vocabulary, k=length - SPECIAL_TOKENS)) for length in lengths]
+    ways = ([[n] for n in range(BATCH)], [range(BATCH)], buckets(lengths))
+    return [best_ms(grouped_runs(model, groups, texts), BATCH, rounds) for groups in ways]
 
 
-def rows(rounds: int) -> Iterator[tuple[str, int, str, float, float]]:
-    """Yield model, threads, length, ms a post single, ms a post padded."""
-    for name in MODELS:
-        model = find_model(name)
-        vocabulary = words(Tokenizer.from_file(str(model.folder / TOKENIZER)))
-        rng = random.Random(7)  # noqa: S311 - the same texts every time, nothing secret
-        batches = {str(length): [length] * BATCH for length in LENGTHS} | {"X mix": mixed_lengths(rng)}
+class Passage(NamedTuple):
+    """What came of posts that went through the scorer stage: their number, how many texts ran, resident memory."""
+
+    seconds: float
+    posts: int
+    ran: int
+    mebibytes: float
+
+
+def through_scorer(model: ModelFiles, wanted: int, threads: int, cache_size: int) -> Passage:
+    """Score recorded posts as the stage does, in batches; in a process of its own, for the memory's sake."""
+    posts = filtered(wanted)
+    ran = 0
+
+    def count(_hits: int, misses: int) -> None:
+        nonlocal ran
+        ran += misses
+
+    async def run() -> tuple[float, float]:
+        nonlocal ran
+        ladder = ModelLadder(
+            [(model.version, lambda: OnnxModel(model, threads=threads, cache_size=cache_size, on_scored=count))],
+            deadline_seconds=600,
+        )
+        stage = ScorerStage(ladder)
+        await stage.start()
+        ran = 0
+        began = time.perf_counter()
+        for at in range(0, len(posts), BATCH):
+            await stage.process([Delivery(post, at + n) for n, post in enumerate(posts[at : at + BATCH])])
+        seconds = time.perf_counter() - began
+        resident = psutil.Process().memory_info().rss / 2**20
+        await stage.close()
+        return seconds, resident
+
+    seconds, resident = asyncio.run(run())
+    return Passage(seconds, len(posts), ran, resident)
+
+
+def filtered(posts: int) -> list[FilteredPost]:
+    """Return the first originals of the X recording."""
+    originals = (post for post in recorded_posts(RECORDING) if post.text and not post.repost_of)
+    found = [FilteredPost(post=post, credibility_score=1.0) for post in islice(originals, posts)]
+    for each in found:
+        each.post.symbol = "BTC"
+    return found
+
+
+def print_by_length(models: Sequence[tuple[str, ModelFiles, int]]) -> None:
+    """Print the first table."""
+    print(
+        f"\n{'model':<16} {'threads':>7} {'tokens':>7}" + "".join(f"{f'batch {n}':>11}" for n in BATCHES) + "  ms/post"
+    )
+    for name, model, rounds in models:
+        for threads, length, found in by_length(model, rounds):
+            print(f"{name:<16} {threads:>7} {length:>7}" + "".join(f"{ms:>11.2f}" for ms in found), flush=True)
+
+
+def print_by_grouping(models: Sequence[tuple[str, ModelFiles, int]]) -> None:
+    """Print the second table."""
+    print(f"\n{'X lengths, batch 32, one thread':<32} {'alone':>8} {'padded':>8} {'buckets':>8}  ms/post")
+    for name, model, rounds in models:
+        alone, padded, in_buckets = by_grouping(model, rounds)
+        print(f"{name:<32} {alone:>8.2f} {padded:>8.2f} {in_buckets:>8.2f}", flush=True)
+
+
+def print_through_scorer(models: Sequence[tuple[str, ModelFiles, int]], wanted: int) -> None:
+    """Print the third table; cores as they would be with this processor's."""
+    print(
+        f"\n{'scorer stage, X':<16} {'threads':>7} {'cache':>6} {'posts':>6} {'ran':>6} {'ms/post':>8}"
+        f" {'posts/min':>10} {'cores for 5 ms':>15} {'for 10,000/min':>15} {'MiB':>6}"
+    )
+    context = multiprocessing.get_context("spawn")
+    for name, model, rounds in models:
         for threads in THREADS:
-            for label, lengths in batches.items():
-                texts = [" ".join(rng.choices(vocabulary, k=length - SPECIAL_TOKENS)) for length in lengths]
-                single = best_ms(single_runs(model, texts, threads), rounds)
-                padded = best_ms(padded_run(model, texts, threads), rounds)
-                yield name, threads, label, single, padded
+            for cache in (0, 50_000):
+                with ProcessPoolExecutor(1, mp_context=context) as process:
+                    found = process.submit(
+                        through_scorer, model, wanted if rounds > 1 else wanted // 10, threads, cache
+                    ).result()
+                ms = found.seconds * 1000 / found.posts
+                cores = threads * ms / LIMIT_MS, threads * ms * POSTS_A_MINUTE / 60_000
+                print(
+                    f"{name:<16} {threads:>7} {'on' if cache else 'off':>6} {found.posts:>6} {found.ran:>6} {ms:>8.2f}"
+                    f" {60_000 / ms:>10,.0f} {cores[0]:>15.1f} {cores[1]:>15.1f} {found.mebibytes:>6.0f}",
+                    flush=True,
+                )
 
 
 def main() -> None:
-    """Print the table as it is measured."""
+    """Print the tables as they are measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="the fastest of so many counts")
-    rounds = parser.parse_args().rounds
-    print(f"{machine()}; ONNX Runtime {onnxruntime.__version__}; batch {BATCH}, fastest of {rounds}")
+    parser.add_argument("--rounds", type=int, default=3, help="the fastest of so many counts (bert-base: one)")
+    parser.add_argument("--posts", type=int, default=2000, help="recorded posts for the scorer (bert-base: a tenth)")
+    parser.add_argument("--models", default=",".join((*SHIPPED, BERT, BERT_FLOAT)))
+    arguments = parser.parse_args()
+    print(f"{machine()}; ONNX Runtime {onnxruntime.__version__}; fastest of {arguments.rounds}")
     if hasattr(os, "getloadavg"):
         print(f"load average at the start {os.getloadavg()[0]:.1f}")
-    print(f"{'model':<15} {'threads':>7} {'tokens':>7} {'single ms/post':>15} {'padded ms/post':>15}")
-    for name, threads, label, single, padded in rows(rounds):
-        print(f"{name:<15} {threads:>7} {label:>7} {single:>15.2f} {padded:>15.2f}", flush=True)
+    names = arguments.models.split(",")
+    with tempfile.TemporaryDirectory(prefix="sentimesh-bench-") as folder:
+        models = [(name, find_model(name), arguments.rounds) for name in names if name in SHIPPED]
+        if set(names) & {BERT, BERT_FLOAT}:
+            made = zip((BERT, BERT_FLOAT), make_bert(Path(folder)), strict=True)
+            models += [(name, model, 1) for name, model in made if name in names]
+        print_by_length([each for each in models if each[0] != BERT_FLOAT])
+        print_by_grouping(models)
+        print_through_scorer([each for each in models if each[0] != BERT_FLOAT], arguments.posts)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from scorer_svc.onnx_model import OnnxModel
 from scorer_svc.vocabulary import Entry, Group, load_vocabulary
 from scorer_svc.vocabulary_tokens import added_tokens, extend_model
 from sentimesh.pb.pipeline_pb2 import RawPost
+from sentimesh.pb.social_sentiment_pb2 import SocialPost
 
 POSTS = Path(__file__).resolve().parents[2] / "shared" / "data" / "posts"
 RECORDINGS = {
@@ -75,8 +76,8 @@ EXAMPLES = (
 )
 
 
-def texts(path: Path) -> Iterator[str]:
-    """Yield what the posts of a recording say, as the scorer gets it, without links and mentions."""
+def recorded_posts(path: Path) -> Iterator[SocialPost]:
+    """Yield the posts of a recording, normalised; they have no symbol yet."""
     with gzip.open(path) as file:
         for line in file:
             record = orjson.loads(line)
@@ -85,7 +86,12 @@ def texts(path: Path) -> Iterator[str]:
                 payload=orjson.dumps(record["payload"]),
                 received_at_ms=record["received_at_ms"],
             )
-            yield own_words(normalize(raw, record["received_at_ms"])[0].text)
+            yield normalize(raw, record["received_at_ms"])[0]
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Yield what the posts of a recording say, as the scorer gets it, without links and mentions."""
+    return (own_words(post.text) for post in recorded_posts(path))
 
 
 def bert_base(vocabulary: dict[str, int]) -> Tokenizer:

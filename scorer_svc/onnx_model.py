@@ -1,15 +1,19 @@
-"""A BERT-like classifier as an ONNX graph, one text at a time."""
+"""A BERT-like classifier as an ONNX graph."""
 
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from scorer_svc.buckets import buckets
 from scorer_svc.model_files import GRAPH, TOKENIZER, ModelFiles
 from scorer_svc.score_cache import ScoreCache
 from scorer_svc.sentiment import Device, ModelError, Sentiment
@@ -18,6 +22,8 @@ PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExec
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # What ONNX Runtime warns of is for its developers, and an error reaches us as an exception.
 LOG_FATAL = 4
+# The operator whose scale is that of the whole input, as a graph's file has it.
+QUANTISES_ACTIVATIONS = b"DynamicQuantizeLinear"
 
 
 def refuse_missing_device(device: Device) -> None:
@@ -33,8 +39,10 @@ class OnnxModel:
     """Scores texts with the model of a folder; a text's score depends on that text and on nothing else.
 
     The int8 graphs quantise activations dynamically over a whole input tensor, so in a padded batch a score
-    would depend on its neighbours (by up to 0.2 in polarity). So each text runs alone and unpadded, up to
-    ``threads`` of them at once. Texts that are the same to the tokenizer run once while the cache holds them.
+    would depend on its neighbours (by up to 0.2 in polarity). There each text runs alone and unpadded. A graph of
+    floats runs texts of like length together (:func:`buckets`); what company does to a score there is rounding, under
+    1e-5. Up to ``threads`` runs go on at once. Texts that are the same to the tokenizer run once while the cache holds
+    them.
     """
 
     def __init__(
@@ -77,6 +85,8 @@ class OnnxModel:
         self._inputs = [node.name for node in self._session.get_inputs()]
         if not set(self._inputs) <= set(INPUTS):
             raise ModelError(f"{self._graph} wants {', '.join(self._inputs)}; only {', '.join(INPUTS)} can be given")
+        # What a graph without a mask would make of padding nobody knows.
+        self._in_buckets = INPUTS[1] in self._inputs and not _quantises_activations(self._graph)
         self._cache = ScoreCache(cache_size)
         self._on_scored = on_scored
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sentiment")
@@ -90,7 +100,10 @@ class OnnxModel:
         distinct = list(dict.fromkeys(keys))
         scores = self._cache.known(distinct)
         new = [key for key in distinct if key not in scores]
-        ran = dict(zip(new, self._pool.map(self._run, new), strict=True))
+        groups = self._groups(new)
+        ran: dict[bytes, Sentiment] = {}
+        for group, run in zip(groups, self._pool.map(self._run, groups), strict=True):
+            ran.update(zip(group, run, strict=True))
         self._cache.remember(ran)
         self._on_scored(len(keys) - len(new), len(new))
         scores |= ran
@@ -105,18 +118,37 @@ class OnnxModel:
         [encoding] = self._tokenizer.encode_batch_fast([text])
         return np.array(encoding.ids, dtype=np.int64).tobytes()
 
-    def _run(self, token_ids: bytes) -> Sentiment:
-        ids = np.frombuffer(token_ids, dtype=np.int64)[np.newaxis]
-        values = dict(zip(INPUTS, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
+    def _groups(self, keys: Sequence[bytes]) -> list[list[bytes]]:
+        if not self._in_buckets:
+            return [[key] for key in keys]
+        return [[keys[position] for position in bucket] for bucket in buckets([len(key) for key in keys])]
+
+    def _run(self, group: Sequence[bytes]) -> list[Sentiment]:
+        texts = [np.frombuffer(key, dtype=np.int64) for key in group]
+        ids = np.zeros((len(texts), max(text.size for text in texts)), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, text in enumerate(texts):
+            ids[row, : text.size] = text
+            mask[row, : text.size] = 1
+        values = dict(zip(INPUTS, (ids, mask, np.zeros_like(ids)), strict=True))
         try:
             logits = self._session.run(None, {name: values[name] for name in self._inputs})[0]
         except Exception as error:
             # ONNX Runtime has no base class of its own for what it raises.
-            raise ModelError(f"{self._graph} failed on {ids.size} tokens: {error}", "inference") from error
-        if logits.shape != (1, len(self._labels)):
-            raise ModelError(f"{self._graph} answers with the shape {logits.shape}, not (1, 3)", "shape")
+            raise ModelError(f"{self._graph} failed on {mask.sum()} tokens: {error}", "inference") from error
+        wanted = (len(texts), len(self._labels))
+        if logits.shape != wanted:
+            raise ModelError(f"{self._graph} answers with the shape {logits.shape}, not {wanted}", "shape")
         if not np.isfinite(logits).all():
-            raise ModelError(f"{self._graph} answers {logits.tolist()}, not three numbers", "non_finite")
-        powers = [math.exp(logit) for logit in (logits[0].astype(np.float64) - logits.max()).tolist()]
+            raise ModelError(f"{self._graph} answers {logits.tolist()}, not finite numbers", "non_finite")
+        return [self._sentiment(row) for row in logits.astype(np.float64)]
+
+    def _sentiment(self, logits: NDArray[np.float64]) -> Sentiment:
+        powers = [math.exp(logit) for logit in (logits - logits.max()).tolist()]
         p = {label: power / math.fsum(powers) for label, power in zip(self._labels, powers, strict=True)}
         return Sentiment(p["positive"] - p["negative"], 1.0 - p["neutral"], max(p, key=p.__getitem__))
+
+
+def _quantises_activations(graph: Path) -> bool:
+    with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(QUANTISES_ACTIVATIONS) >= 0

@@ -53,9 +53,12 @@ class Observer(Protocol):
 class WorkerConfig:
     """How a worker pulls: messages a batch, seconds until the broker takes a worker for dead and hands its messages
     to another, and how many times one is handed out before it is suspected of killing its worker.
+
+    A batch is what is there, and if that does not fill it, what comes in the next ``linger_seconds``.
     """
 
     batch_size: int = 200
+    linger_seconds: float = 0.0
     ack_wait_seconds: float = 30.0
     max_deliver: int = 5
 
@@ -164,6 +167,7 @@ class StageWorker:
                 # What was on its way to us is lost, and has to come again before what follows it.
                 await self._take_consumer()
             messages: list[Msg] = await subscription.fetch(self._config.batch_size, timeout=FETCH_SECONDS)
+            await self._linger(subscription, messages)
         except (TimeoutError, nats.errors.Error):
             if not self._bus.connected:
                 await asyncio.sleep(FETCH_SECONDS)
@@ -172,6 +176,16 @@ class StageWorker:
             return []
         self._held.update((message.metadata.sequence.stream, message) for message in messages)
         return messages
+
+    async def _linger(self, subscription: JetStreamContext.PullSubscription, messages: list[Msg]) -> None:
+        """Wait for more until the batch is full or has waited long enough."""
+        until = time.monotonic() + self._config.linger_seconds
+        while (missing := self._config.batch_size - len(messages)) > 0 and (rest := until - time.monotonic()) > 0:
+            try:
+                messages += await subscription.fetch(missing, timeout=rest)
+            except (TimeoutError, nats.errors.Error):
+                # What is here already goes on, whatever came of asking for more.
+                return
 
     async def _hold(self) -> None:
         """Keep what is being worked on from being handed out again while this takes long (an outage is waited for)."""

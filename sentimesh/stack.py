@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -228,7 +229,9 @@ class Stack:
                 self._exit.push_async_callback(scorer.close)
                 await scorer.start()
                 degraded["model"] = lambda: scorer.models.degraded
-                await self._work(name, stage, FILTERED, FilteredPost, batch_size=self.settings.model.batch_size)
+                model = self.settings.model
+                batches = WorkerConfig(batch_size=model.batch_size, linger_seconds=model.linger_ms / 1000)
+                await self._work(name, stage, FILTERED, FilteredPost, batches=batches)
                 if self._influx is not None:
                     await self._work(
                         "influxdb-posts", build.posts_writer(self._influx, self.metrics), SCORED, ScoredPost
@@ -258,7 +261,7 @@ class Stack:
         topic: Topic,
         input_type: type[Message],
         *,
-        batch_size: int | None = None,
+        batches: WorkerConfig | None = None,
         durable: str | None = None,
         subjects: Sequence[str] = (),
         unpublished: Sequence[Outcome] = (),
@@ -275,8 +278,8 @@ class Stack:
             tracing=self._tracing,
             # A writer ends nothing: the books are of the stages.
             observers=self._observers if name in STAGES else (),
-            config=WorkerConfig(
-                batch_size=batch_size or options.batch_size,
+            config=dataclasses.replace(
+                batches or WorkerConfig(batch_size=options.batch_size),
                 ack_wait_seconds=options.ack_wait_seconds,
                 max_deliver=options.max_deliver,
             ),

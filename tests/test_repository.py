@@ -20,7 +20,7 @@ MAX_CODE_LINES = 450
 MAX_FILTER_LINES = 1000
 # Three kinds of models, the order in which they stand in for each other, a second one to compare with, and the
 # vocabulary that models are given.
-MAX_SCORER_LINES = 900
+MAX_SCORER_LINES = 950
 # Bus, health, metrics and settings are the host's (ARCHITECTURE: a stage is a pure function with a host around it).
 HOST_MODULES = (
     "nats",

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -18,6 +19,7 @@ from tokenizers import Tokenizer
 from scorer_svc.model_files import find_model
 from scorer_svc.onnx_model import OnnxModel
 from scorer_svc.sentiment import ModelError, Sentiment
+from tests.scorer_svc.bert import bert_graph
 
 # The 23 MB graphs cost tens of milliseconds a text on a slow core: few texts, and the small model.
 TEXTS = [
@@ -46,6 +48,32 @@ def alone() -> dict[str, Sentiment]:
     """Each text by itself, on one thread, with nothing kept."""
     model = OnnxModel(find_model("sentimesh-mini"), cache_size=0)
     return {text: model.score([text])[0] for text in TEXTS}
+
+
+def test_a_graph_of_floats_runs_in_buckets_and_company_changes_only_rounding(tmp_path: Path) -> None:
+    folder = tmp_path / "floats"
+    shutil.copytree(find_model("sentimesh-mini").folder, folder)
+    vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
+    graph = bert_graph(layers=2, hidden=64, heads=4, vocabulary=vocabulary)
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    model = OnnxModel(find_model(str(folder)), threads=2, cache_size=0)
+    sizes: list[int] = []
+    run = model._session.run
+
+    def counted(names: None, inputs: dict[str, NDArray[np.int64]]) -> object:
+        sizes.append(len(inputs["input_ids"]))
+        return run(names, inputs)
+
+    texts = [f"{text} {word}" for text in TEXTS for word in ("now", "never", "later", "again")]
+    singly = [model.score([text])[0] for text in texts]
+    model._session = SimpleNamespace(run=counted)
+    together = model.score(texts)
+    assert max(sizes) >= 4
+    assert len({score.polarity for score in singly}) > 10
+    for one, other in zip(singly, together, strict=True):
+        assert math.isclose(one.polarity, other.polarity, abs_tol=1e-5)
+        assert math.isclose(one.confidence, other.confidence, abs_tol=1e-5)
+    model.close()
 
 
 @pytest.mark.parametrize("seed", range(3))

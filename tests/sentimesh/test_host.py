@@ -24,10 +24,12 @@ class ObedientStage:
 
     def __init__(self) -> None:
         self.sequences: list[int] = []
+        self.batches: list[int] = []
         self.outages = 1
 
     async def process(self, batch: Sequence[Delivery[RawPost]]) -> Sequence[Sequence[Outcome]]:
         outcomes: list[Sequence[Outcome]] = []
+        self.batches.append(len(batch))
         for delivery in batch:
             order, _, name = delivery.message.payload.decode().partition(" ")
             if order == "crash":
@@ -133,6 +135,24 @@ async def test_a_message_that_breaks_the_stage_is_singled_out_and_the_rest_goes_
     assert [SocialPost.FromString(d).post_id for d in await stored(bus, NORMALIZED)] == ["twitter:1", "twitter:3"]
     [letter] = [DeadLetter.FromString(data) for data in await stored(bus, DEAD_LETTERS)]
     assert letter.reason == "ingest failed on it: ZeroDivisionError: division by zero"
+
+
+async def test_a_batch_waits_for_more_until_it_is_full(bus: Bus) -> None:
+    stage = ObedientStage()
+    await send(bus, "go 1")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work(bus, stage, config=WorkerConfig(batch_size=3, linger_seconds=10.0)))
+        for payload in ("go 2", "go 3"):
+            await asyncio.sleep(0.3)
+            await send(bus, payload)
+    assert stage.batches == [3]
+
+
+async def test_a_batch_that_does_not_fill_goes_on_once_it_has_lingered(bus: Bus) -> None:
+    stage = ObedientStage()
+    await send(bus, "go 1")
+    await work(bus, stage, config=WorkerConfig(batch_size=3, linger_seconds=0.05))
+    assert stage.batches == [1]
 
 
 async def test_an_outage_is_waited_for_and_loses_nothing(bus: Bus) -> None:
