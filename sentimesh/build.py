@@ -114,14 +114,14 @@ def multiplier_options(options: SpamFilter) -> MultiplierOptions:
 
 def _load(settings: Settings, metrics: Metrics, name: str, device: Device, threads: int) -> SentimentModel:
     options = settings.model
-    store = ModelStore(settings.model_store())
+    store = ModelStore.configured(settings)
 
     def scored(hits: int, misses: int) -> None:
         metrics.cache_hits.labels(name).inc(hits)
         metrics.cache_misses.labels(name).inc(misses)
 
     return load_model(
-        store.primary(name),
+        store.source(store.primary(name)),
         store=store.folder,
         threads=threads,
         max_length=options.max_length,
@@ -147,7 +147,7 @@ def scorer(settings: Settings, metrics: Metrics) -> ScorerStage:
     """
     options = settings.model
     try:
-        primary = ModelStore(settings.model_store()).primary(options.primary)
+        primary = ModelStore.configured(settings).primary(options.primary)
     except ModelStoreError:
         # Unusable as it is now, and asked again while another stands in.
         primary = options.primary

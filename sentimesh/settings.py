@@ -163,6 +163,7 @@ class Model(Section):
     # Where stored models are; without, the folder models in data_dir.
     store: Path | None = None
     finbert: Finbert = Finbert()
+    # A FinBERT exported elsewhere (model.onnx, tokenizer.json, config.json): what finbert means while none is stored.
     model_path: str = "/models/finbert-onnx"
     batch_size: Positive = 32
     # So long a batch that is not full waits for more, milliseconds: pays where a batch costs less than its posts do
@@ -516,6 +517,11 @@ class Settings(BaseSettings):
     def model_store(self) -> Path:
         """Return the folder of the stored models."""
         return (self.model.store or self.data_dir / "models").expanduser()
+
+    def exported_finbert(self) -> Path | None:
+        """Return the folder of a FinBERT exported elsewhere, which may not be there; None for an empty path."""
+        path = self.model.model_path
+        return Path(path).expanduser() if path else None
 
     def server_urls(self) -> dict[str, SecretStr | None]:
         """Return the URL of nats, redis, postgresql and influxdb.

@@ -19,7 +19,7 @@ _Path = Annotated[
 def check(path: _Path = None) -> None:
     """Say whether a configuration can be used; exit code 1 and the reason if it cannot."""
     settings = load_settings(path)
-    primary = ModelStore(settings.model_store()).primary(settings.model.primary)
+    primary = ModelStore.configured(settings).primary(settings.model.primary)
     typer.echo(f"ok: {source_of(path)}: {len(settings.symbols)} symbols, model {primary}")
 
 

@@ -71,10 +71,10 @@ def _installed(settings: Settings) -> list[Finding]:
             findings.append((f"embedded {name}", True, _version(find())))
         except SentimeshError as error:
             findings.append((f"embedded {name}", None if configured else False, str(error)))
-    store = ModelStore(settings.model_store())
+    store = ModelStore.configured(settings)
     for name in dict.fromkeys((store.primary(settings.model.primary), settings.model.fallback)):
         try:
-            found = "built in" if name == "vader" else str(find_model(name, store.folder).folder)
+            found = "built in" if name == "vader" else str(find_model(store.source(name), store.folder).folder)
             findings.append((f"model {name}", True, found))
         except SentimeshError as error:
             findings.append((f"model {name}", False, str(error)))

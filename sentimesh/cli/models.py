@@ -9,10 +9,10 @@ import orjson
 import typer
 
 from scorer_svc.manifest import Manifest, read_manifest
-from scorer_svc.model_files import SHIPPED, find_model, shipped_models
+from scorer_svc.model_files import find_model, shipped_models
 from scorer_svc.sentiment import ModelError
 from sentimesh.errors import SentimeshError
-from sentimesh.model_store import AUTO, ModelStore, ModelStoreError
+from sentimesh.model_store import AUTO, FINBERT, ModelStore, ModelStoreError
 from sentimesh.settings import Settings, load_settings, source_of
 from sentimesh.telemetry import configure_logging
 
@@ -21,7 +21,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-FINBERT = "finbert"
 VADER = "vader"
 
 ConfigOption = Annotated[Path | None, typer.Option(help="Configuration file.")]
@@ -36,13 +35,12 @@ def show(
     """List the models: name, version, megabytes, origin; a star is before the one that scores."""
     settings, store = _opened(config)
     primary = store.primary(settings.model.primary)
-    for name in [*store.names(), *shipped_models()]:
-        folder = (store.folder if name in store.names() else SHIPPED) / name
+    for name, folder in store.folders().items():
         size = sum(path.stat().st_size for path in folder.iterdir())
         try:
             manifest = read_manifest(folder)
-            version = manifest.version if manifest else find_model(name, store.folder).version
-            origin = _origin(manifest)
+            version = manifest.version if manifest else find_model(store.source(name), store.folder).version
+            origin = _origin(manifest) if manifest or name in shipped_models() else str(folder)
         except ModelError as error:
             manifest, version, origin = None, "unusable", f"{error}"
         if as_json:
@@ -100,7 +98,7 @@ def verify(
     """Check every checksum, load each model and score with it; exit code 1 when one fails."""
     _, store = _opened(config)
     failed = list[str]()
-    for name in names or [*store.names(), *shipped_models()]:
+    for name in names or store.folders():
         try:
             typer.echo(f"{name}: ok, {store.verify(name)}")
         except SentimeshError as error:
@@ -137,7 +135,7 @@ def use(name: Name, config: ConfigOption = None) -> None:
 def _opened(config: Path | None) -> tuple[Settings, ModelStore]:
     settings = load_settings(config)
     configure_logging("error", json=settings.telemetry.log_json)
-    return settings, ModelStore(settings.model_store())
+    return settings, ModelStore.configured(settings)
 
 
 def _origin(manifest: Manifest | None) -> str:

@@ -96,7 +96,8 @@ def private(settings: Settings, clock: str, symbols: str | None, model: str | No
     if model is not None:
         if model != "vader":
             # Asked for by name: no other may stand in for it.
-            find_model(model, settings.model_store())
+            store = ModelStore.configured(settings)
+            find_model(store.source(model), store.folder)
         settings.model.primary = model
     return settings
 
@@ -143,7 +144,7 @@ async def _replay(
 
 
 def _primary(settings: Settings) -> str:
-    return ModelStore(settings.model_store()).primary(settings.model.primary)
+    return ModelStore.configured(settings).primary(settings.model.primary)
 
 
 async def _finish(stack: Stack, pumping: asyncio.Task[None]) -> None:

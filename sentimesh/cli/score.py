@@ -15,6 +15,7 @@ import typer
 
 from scorer_svc.model_store import load_model
 from sentimesh.errors import SentimeshError
+from sentimesh.model_store import ModelStore
 from sentimesh.settings import load_settings
 
 # Texts scored at a time: enough for every thread, few enough to see lines come.
@@ -37,7 +38,8 @@ def score(
     """Print a JSON line a text, in order: text, polarity, confidence, label, model_version."""
     if bool(texts) == (jsonl is not None):
         raise typer.BadParameter("give texts, or a file of them with --jsonl, not both", param_hint="TEXT")
-    scorer = load_model(model, store=load_settings(None).model_store(), threads=os.cpu_count() or 1)
+    store = ModelStore.configured(load_settings(None))
+    scorer = load_model(store.source(model), store=store.folder, threads=os.cpu_count() or 1)
     remaining = _arguments(texts or []) if jsonl is None else _file(jsonl)
     while chunk := list(islice(remaining, CHUNK)):
         lines = [

@@ -1,6 +1,6 @@
 """The model store: models that are fetched, checked, made smaller and chosen."""
 
 from sentimesh.model_store.errors import ModelStoreError
-from sentimesh.model_store.store import AUTO, ModelStore
+from sentimesh.model_store.store import AUTO, FINBERT, ModelStore
 
-__all__ = ["AUTO", "ModelStore", "ModelStoreError"]
+__all__ = ["AUTO", "FINBERT", "ModelStore", "ModelStoreError"]

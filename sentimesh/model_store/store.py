@@ -15,11 +15,13 @@ from scorer_svc.manifest import MANIFEST
 from scorer_svc.model_files import SHIPPED, ModelFiles, find_model, shipped_models
 from scorer_svc.model_store import load_model
 from sentimesh.model_store.errors import ModelStoreError, writing
+from sentimesh.settings import Settings
 
 # model.primary: the chosen model, or the default one.
 AUTO = "auto"
 DEFAULT_MODEL = "sentimesh-base"
 VADER = "vader"
+FINBERT = "finbert"
 CURRENT = "current"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 CHECK_TEXTS = ("Bitcoin to the moon", "it is over, sell everything")
@@ -33,13 +35,34 @@ class ModelStore:
     A process that runs has its model in memory and notices nothing of a change.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """``folder`` need not exist before something is stored."""
+    def __init__(self, folder: Path, exported: Path | None = None) -> None:
+        """``folder`` need not exist before something is stored.
+
+        ``exported``: the folder of a FinBERT that something else keeps, which need not exist at any time.
+        """
         self.folder = folder
+        self._exported = exported
+
+    @classmethod
+    def configured(cls, settings: Settings) -> ModelStore:
+        """Return the store of model.store, with the FinBERT of model.model_path."""
+        return cls(settings.model_store(), settings.exported_finbert())
 
     def names(self) -> list[str]:
         """Return the names of the stored models, without the shipped ones."""
         return sorted(path.parent.name for path in self.folder.glob(f"[!.]*/{MANIFEST}"))
+
+    def folders(self) -> dict[str, Path]:
+        """Return the folder of every model by name: stored, exported elsewhere, shipped."""
+        stored = {name: self.folder / name for name in self.names()}
+        return stored | self._elsewhere() | {name: SHIPPED / name for name in shipped_models()}
+
+    def source(self, name: str) -> str:
+        """Return what :func:`find_model` finds the model by: its name or, of one exported elsewhere, its folder.
+
+        ``finbert`` is the exported one while none is stored and the folder is there, so ask at each load.
+        """
+        return str(self._elsewhere().get(name, name))
 
     def primary(self, configured: str) -> str:
         """Return which model is to score: the configured one, for ``auto`` the chosen one or sentimesh-base."""
@@ -59,7 +82,7 @@ class ModelStore:
         """
         if name != VADER:
             self._refuse_unknown(name)
-            found = find_model(name, self.folder)
+            found = find_model(self.source(name), self.folder)
             if found.folder == SHIPPED / name and found.version.rsplit("-", 1)[0] != name:
                 raise ModelStoreError(f"{name} is not as it was released: install sentimesh again")
             check(found)
@@ -83,6 +106,8 @@ class ModelStore:
         if name in (VADER, *shipped_models()):
             raise ModelStoreError(f"{name} comes with the program and cannot be removed")
         self._refuse_unknown(name)
+        if name in self._elsewhere():
+            raise ModelStoreError(f"{name} is not in the store but in {self.source(name)} (model.model_path)")
         if name in in_use:
             raise ModelStoreError(f"{name} is in use: `sentimesh models use` another one first")
         with self.locked():
@@ -147,9 +172,14 @@ class ModelStore:
                 yield
 
     def _refuse_unknown(self, name: str) -> None:
-        known = [*self.names(), *shipped_models()]
+        known = self.folders()
         if name not in known:
             raise ModelStoreError(f"there is no model {name}: there are {', '.join([*known, VADER])}")
+
+    def _elsewhere(self) -> dict[str, Path]:
+        if self._exported is None or FINBERT in self.names() or not self._exported.is_dir():
+            return {}
+        return {FINBERT: self._exported}
 
     def _sweep(self) -> None:
         """Delete what a killed process or an earlier version of a name left behind."""

@@ -467,3 +467,26 @@ def test_a_file_in_the_place_of_the_store_is_named(store: ModelStore, tmp_path: 
     store.folder.write_text("a file, not a folder")
     with pytest.raises(ModelStoreError, match=r"the model store in .* cannot be used"):
         pull_local(store, make_tiny_bert(tmp_path / "mine"), "mine")
+
+
+def test_finbert_is_the_exported_one_while_none_is_stored(tmp_path: Path) -> None:
+    exported = tmp_path / "finbert-onnx"
+    store = ModelStore(tmp_path / "store", exported)
+    with pytest.raises(ModelStoreError, match="there is no model finbert: there are sentimesh-base"):
+        store.use("finbert")
+    make_tiny_bert(exported)
+    version = store.use("finbert")
+    assert version.startswith("finbert-onnx-")
+    assert store.primary("auto") == "finbert"
+    assert load_model(store.source("finbert"), store=store.folder).model_version == version
+    assert store.names() == []
+    with pytest.raises(
+        ModelStoreError, match=r"finbert is not in the store but in .*finbert-onnx \(model\.model_path\)"
+    ):
+        store.remove("finbert", in_use=())
+    stored = pull_local(store, make_tiny_bert(tmp_path / "other", seed=9), "finbert")
+    assert store.verify("finbert") == stored.version
+    assert load_model(store.source("finbert"), store=store.folder).model_version == stored.version
+    store.remove("finbert", in_use=())
+    assert store.verify("finbert") == version
+    assert {path.name for path in exported.iterdir()} == set(FILES)

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+import stamina
 from typer.testing import CliRunner
 
 from scorer_svc.model_files import find_model
+from scorer_svc.service import ScorerStage
 from sentimesh import build
 from sentimesh.cli.app import app
 from sentimesh.errors import SentimeshError
@@ -52,9 +54,13 @@ def refusal(*arguments: str) -> str:
 
 def scoring() -> str:
     """Return the version of the model that a scorer started now scores with."""
+    return asyncio.run(scored_by(build.scorer(load_settings(None), Metrics())))
+
+
+async def scored_by(stage: ScorerStage) -> str:
+    """Return the version of the model that scores the next post."""
     post = FilteredPost(post=SocialPost(post_id="twitter:1", symbol="BTC", text="bitcoin"), credibility_score=0.5)
-    stage = build.scorer(load_settings(None), Metrics())
-    [[outcome]] = asyncio.run(stage.process([Delivery(post, 1)]))
+    [[outcome]] = await stage.process([Delivery(post, 1)])
     assert isinstance(outcome, Forward)
     assert isinstance(outcome.message, ScoredPost)
     return outcome.message.model_version
@@ -145,3 +151,26 @@ def test_a_source_that_is_not_there_or_has_no_name_is_refused(tmp_path: Path) ->
 def test_a_stored_model_can_be_asked_by_score(mine: str) -> None:
     result = CliRunner().invoke(app, ["score", "--model", "mine", "bitcoin"])
     assert json.loads(result.stdout)["model_version"] == mine
+
+
+async def test_a_finbert_exported_elsewhere_scores_once_its_folder_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported = tmp_path / "finbert-onnx"
+    monkeypatch.setenv("SENTIMESH__MODEL__PRIMARY", "finbert")
+    monkeypatch.setenv("SENTIMESH__MODEL__MODEL_PATH", str(exported))
+    stage = build.scorer(load_settings(None), Metrics())
+    assert await scored_by(stage) == "sentimesh-base-2"
+    make_tiny_bert(tmp_path / "written").rename(exported)
+    version = find_model(str(exported)).version
+    async for attempt in stamina.retry_context(on=AssertionError, attempts=None, timeout=None, wait_max=0.3):
+        with attempt:
+            assert await scored_by(stage) == version
+    await stage.close()
+    assert version.startswith("finbert-onnx-")
+    [line] = [line for line in run("list") if line.startswith("*")]
+    assert line.split()[1:3] == ["finbert", version]
+    assert line.endswith(str(exported))
+    assert run("verify", "finbert") == [f"finbert: ok, {version}"]
+    result = CliRunner().invoke(app, ["score", "--model", "finbert", "bitcoin"])
+    assert json.loads(result.stdout)["model_version"] == version
