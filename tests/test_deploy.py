@@ -62,6 +62,16 @@ def test_compose_publishes_on_the_loopback_interface_only(compose: Any) -> None:
 
 
 @pytest.mark.peer
+def test_compose_keeps_stored_models_in_a_volume_that_the_image_lets_the_scorer_write(compose: Any) -> None:
+    scorer = compose["services"]["scorer"]
+    [volume] = scorer["volumes"]
+    assert (volume["type"], volume["source"]) == ("volume", "models")
+    assert volume["target"] == scorer["environment"]["SENTIMESH__MODEL__STORE"]
+    assert compose["services"]["filter"]["environment"].items() <= scorer["environment"].items()
+    assert f"install -d -o 10001 -g 10001 {volume['target']}\n" in (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+@pytest.mark.peer
 @pytest.mark.parametrize("missing", COMPOSE_SECRETS)
 def test_compose_wants_its_secrets_from_the_environment(missing: str) -> None:
     given = dict.fromkeys(COMPOSE_SECRETS, "given")
@@ -84,15 +94,17 @@ def test_the_brokers_configuration_is_valid_and_writes_through() -> None:
     assert "sync_interval: always" in (ROOT / "deploy" / "nats.conf").read_text()
 
 
-@pytest.fixture
-def objects() -> list[Any]:
-    """The Kubernetes objects as kustomize makes them."""
+def kustomized(folder: Path) -> list[Any]:
+    """Return the Kubernetes objects as kustomize makes them."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
-    result = subprocess.run(
-        ["kubectl", "kustomize", ROOT / "deploy" / "kubernetes"], check=True, capture_output=True, text=True
-    )
+    result = subprocess.run(["kubectl", "kustomize", folder], check=True, capture_output=True, text=True)
     return list(yaml.safe_load_all(result.stdout))
+
+
+@pytest.fixture
+def objects() -> list[Any]:
+    return kustomized(ROOT / "deploy" / "kubernetes")
 
 
 @pytest.mark.peer
@@ -128,6 +140,31 @@ def test_kubernetes_tells_each_aggregator_which_of_how_many_it_is(objects: list[
     assert variables["SENTIMESH__AGGREGATION__REPLICA_COUNT"]["value"] == str(aggregator["spec"]["replicas"])
     index = variables["SENTIMESH__AGGREGATION__REPLICA_INDEX"]["valueFrom"]["fieldRef"]["fieldPath"]
     assert index == "metadata.labels['apps.kubernetes.io/pod-index']"
+
+
+@pytest.mark.peer
+def test_kubernetes_can_keep_stored_models_in_a_volume_that_all_scorers_share(
+    objects: list[Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "kubernetes"
+    shutil.copytree(ROOT / "deploy" / "kubernetes", folder)
+    file = folder / "kustomization.yaml"
+    file.write_text(file.read_text().replace("# components:", "components:"))
+    with_store = kustomized(folder)
+    [claim] = [o for o in with_store if o["kind"] == "PersistentVolumeClaim"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    changed = [o for o in with_store if o not in objects and o is not claim]
+    assert [(o["kind"], o["metadata"]["name"]) for o in changed] == [("Deployment", "scorer")]
+    pod = changed[0]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    variables = {e["name"]: e.get("value") for e in container["env"]}
+    assert volumes["models"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    assert mounts["models"] == variables["SENTIMESH__MODEL__STORE"]
+    assert "tmp" in mounts
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
+    assert "SENTIMESH__NATS__URL" in variables
 
 
 def _names(metric: Metric) -> set[str]:
