@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+import asyncpg
 import grpc
 import onnxruntime
 import pytest
@@ -25,6 +26,9 @@ from sentimesh.stack import Stack
 from tests.e2e.test_processes import SENTIMESH
 from tests.scorer_svc.graphs import write_model
 
+WINDOW = 300_000
+START = 1_700_000_000_000 // WINDOW * WINDOW
+
 
 @pytest.fixture
 async def bus(settings: Settings, clean: None) -> AsyncIterator[Bus]:
@@ -33,17 +37,32 @@ async def bus(settings: Settings, clean: None) -> AsyncIterator[Bus]:
         yield bus
 
 
-async def send(bus: Bus, texts: Sequence[str], first: int = 0) -> None:
-    """Publish posts to the scorer, numbered from ``first``."""
+def numbered(number: int, symbol: str, text: str) -> SocialPost:
+    """Return a post of an author of its own, a second after the one before."""
+    at_ms = START + number * 1000
+    return SocialPost(
+        post_id=f"twitter:{number}",
+        platform="twitter",
+        symbol=symbol,
+        author_id=str(number),
+        text=text,
+        timestamp_ms=at_ms,
+        received_at_ms=at_ms,
+    )
+
+
+async def send(bus: Bus, texts: Sequence[str], first: int = 0, symbols: Sequence[str] = ("BTC",)) -> None:
+    """Publish posts to the scorer, numbered from ``first``, of the symbols in turn."""
+    posts = [numbered(n, symbols[n % len(symbols)], text) for n, text in enumerate(texts, first)]
     await bus.publish_confirmed(
         [
             (
-                "social.filtered.BTC",
-                FilteredPost(post=SocialPost(post_id=f"twitter:{n}", symbol="BTC", text=text), credibility_score=0.5),
-                f"twitter:{n}/BTC/filter",
+                f"social.filtered.{p.symbol}",
+                FilteredPost(post=p, credibility_score=0.5),
+                f"{p.post_id}/{p.symbol}/filter",
                 {},
             )
-            for n, text in enumerate(texts, first)
+            for p in posts
         ]
     )
 
@@ -188,8 +207,25 @@ def in_sample_of_half(number: int) -> bool:
 
 
 async def test_a_scorer_killed_during_batches_loses_nothing_and_doubles_nothing(
-    settings: Settings, bus: Bus, tmp_path: Path
+    settings: Settings, bus: Bus, tmp_path: Path, postgres_dsn: str
 ) -> None:
+    texts = [f"bitcoin number {n} is breaking out, a new high is coming soon and everybody buys" for n in range(480)]
+    async with Stack(settings, stages=["aggregator"], free_ports=True, allow_embedded=False) as aggregator:
+        await send(bus, texts, symbols=("BTC", "ETH"))
+        killed_at = await score_and_kill(settings, bus, len(texts), tmp_path)
+        await aggregator.finish()
+    assert all(killed_at), "each time there were posts that the scorer had not finished"
+    posts = await scored(bus)
+    assert [post.post.post_id for post in posts] == [f"twitter:{n}" for n in range(len(texts))]
+    expected = load_model("sentimesh-mini").score(texts)
+    assert [post.polarity for post in posts] == pytest.approx([sentiment.polarity for sentiment in expected], abs=1e-6)
+    assert (await bus.jetstream.stream_info(DEAD_LETTERS.stream)).state.messages == 0
+    # Windows of 300 and of 180 posts, half of them of each symbol.
+    assert await window_counts(postgres_dsn) == [("BTC", 150), ("BTC", 90), ("ETH", 150), ("ETH", 90)]
+
+
+async def score_and_kill(settings: Settings, bus: Bus, posts: int, folder: Path) -> list[int]:
+    """Kill three scorers during their batches and let a fourth finish; return what each had not finished."""
     assert settings.nats.url is not None
     environment = {
         **os.environ,
@@ -199,30 +235,34 @@ async def test_a_scorer_killed_during_batches_loses_nothing_and_doubles_nothing(
         "SENTIMESH__MODEL__PRIMARY": "sentimesh-mini",
         "SENTIMESH__MODEL__THREADS": "1",
     }
-    texts = [f"bitcoin number {n} is breaking out, a new high is coming soon and everybody buys" for n in range(480)]
-    await send(bus, texts)
     killed_at: list[int] = []
-    log = (tmp_path / "log").open("wb")
-    for last in (False, False, False, True):
-        process = await asyncio.create_subprocess_exec(SENTIMESH, "run", "scorer", env=environment, stderr=log)
-        begun = await count(bus)
-        # A few batches on, and in the midst of one.
-        while (await count(bus)) < (len(texts) if last else begun + 64) or (not last and not await in_work(bus)):
-            assert process.returncode is None, (tmp_path / "log").read_text()
-            await asyncio.sleep(0.01)
-        if last:
-            await until_finished(bus)
-        process.kill()
-        await process.wait()
-        if not last:
-            killed_at.append(await in_work(bus))
-    log.close()
-    assert all(killed_at), "each time there were posts that the scorer had not finished"
-    posts = await scored(bus)
-    assert [post.post.post_id for post in posts] == [f"twitter:{n}" for n in range(len(texts))]
-    expected = load_model("sentimesh-mini").score(texts)
-    assert [post.polarity for post in posts] == pytest.approx([sentiment.polarity for sentiment in expected], abs=1e-6)
-    assert (await bus.jetstream.stream_info(DEAD_LETTERS.stream)).state.messages == 0
+    with (folder / "log").open("wb") as log:
+        for last in (False, False, False, True):
+            process = await asyncio.create_subprocess_exec(SENTIMESH, "run", "scorer", env=environment, stderr=log)
+            begun = await count(bus)
+            # A few batches on, and in the midst of one.
+            while (await count(bus)) < (posts if last else begun + 64) or (not last and not await in_work(bus)):
+                assert process.returncode is None, (folder / "log").read_text()
+                await asyncio.sleep(0.01)
+            if last:
+                await until_finished(bus)
+            process.kill()
+            await process.wait()
+            if not last:
+                killed_at.append(await in_work(bus))
+    return killed_at
+
+
+async def window_counts(dsn: str) -> list[tuple[str, int]]:
+    """Return symbol and posts of each closed window with any in PostgreSQL, by symbol and time."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        rows = await connection.fetch(
+            "SELECT symbol, post_count FROM social_sentiment_scores WHERE post_count > 0 ORDER BY symbol, window_start"
+        )
+    finally:
+        await connection.close()
+    return [(row["symbol"], row["post_count"]) for row in rows]
 
 
 async def count(bus: Bus) -> int:
