@@ -35,8 +35,8 @@ up: $(STAMPS)/native ## Serve everything on this machine until stopped
 ##@ Work on it
 
 test: test-rust ## Run the tests of the Rust crate and of Python
-	@# Tests wait for servers more than they compute; each worker has servers of its own.
-	$(BIN)/pytest -q -n 2 --dist loadfile
+	@# Tests wait for servers more than they compute; each worker has servers of its own. In their own order the long ones come early.
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-rust: $(STAMPS)/native ## Run the tests of the Rust crate
 	@# The crate's tests load libpython, which may be where the loader does not look.

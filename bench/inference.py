@@ -1,6 +1,6 @@
 """Milliseconds a post of the shipped models and of a FinBERT-shaped one, then of the whole scorer on recorded posts.
 
-    python bench/inference.py [--rounds 3] [--posts 2000] [--models sentimesh-base,sentimesh-mini,bert-base]
+    python bench/inference.py [--rounds 3] [--posts 2000] [--models sentimesh-base,bert-base] [--tables 1,2,3]
 
 bert-base is made here: 12 layers of 768, random weights, the shipped tokenizer, quantised as `sentimesh models pull`
 does it; bert-base-float is the same before that. The tables:
@@ -38,7 +38,7 @@ from bench.vocabulary import recorded_posts
 from scorer_svc.buckets import buckets
 from scorer_svc.ladder import ModelLadder
 from scorer_svc.model_files import CONFIG, GRAPH, TOKENIZER, ModelFiles, find_model
-from scorer_svc.onnx_model import OnnxModel
+from scorer_svc.onnx_model import OnnxModel, session_options
 from scorer_svc.service import ScorerStage
 from sentimesh.model_store.quantize import quantize
 from sentimesh.pb.pipeline_pb2 import FilteredPost
@@ -120,9 +120,7 @@ def by_length(model: ModelFiles, rounds: int) -> Iterator[tuple[int, int, list[f
 
 def grouped_runs(model: ModelFiles, groups: Sequence[Sequence[int]], texts: Sequence[str]) -> Callable[[], object]:
     """Return what runs the texts in these groups, each padded to its longest, on one thread; tokenizing left out."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.folder / GRAPH, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model.folder / GRAPH, session_options(), providers=["CPUExecutionProvider"])
     tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
     tokenizer.enable_padding()
     encoded = [tokenizer.encode_batch([texts[position] for position in group]) for group in groups]
@@ -242,7 +240,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="the fastest of so many counts (bert-base: one)")
     parser.add_argument("--posts", type=int, default=2000, help="recorded posts for the scorer (bert-base: a tenth)")
     parser.add_argument("--models", default=",".join((*SHIPPED, BERT, BERT_FLOAT)))
+    parser.add_argument("--tables", default="1,2,3")
     arguments = parser.parse_args()
+    tables = arguments.tables.split(",")
     print(f"{machine()}; ONNX Runtime {onnxruntime.__version__}; fastest of {arguments.rounds}")
     if hasattr(os, "getloadavg"):
         print(f"load average at the start {os.getloadavg()[0]:.1f}")
@@ -252,9 +252,13 @@ def main() -> None:
         if set(names) & {BERT, BERT_FLOAT}:
             made = zip((BERT, BERT_FLOAT), make_bert(Path(folder)), strict=True)
             models += [(name, model, 1) for name, model in made if name in names]
-        print_by_length([each for each in models if each[0] != BERT_FLOAT])
-        print_by_grouping(models)
-        print_through_scorer([each for each in models if each[0] != BERT_FLOAT], arguments.posts)
+        quantised = [each for each in models if each[0] != BERT_FLOAT]
+        if "1" in tables:
+            print_by_length(quantised)
+        if "2" in tables:
+            print_by_grouping(models)
+        if "3" in tables:
+            print_through_scorer(quantised, arguments.posts)
 
 
 if __name__ == "__main__":

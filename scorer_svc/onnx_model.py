@@ -35,6 +35,16 @@ def refuse_missing_device(device: Device) -> None:
         )
 
 
+def session_options() -> onnxruntime.SessionOptions:
+    """Return how a graph runs here: on one thread, with int8 sums that do not saturate on a processor without VNNI."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = LOG_FATAL
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
 class OnnxModel:
     """Scores texts with the model of a folder; a text's score depends on that text and on nothing else.
 
@@ -66,14 +76,10 @@ class OnnxModel:
         if not 2 < max_length <= model.max_positions:
             raise ModelError(f"max_length is {max_length}: {self._graph} takes 3 to {model.max_positions} tokens")
         refuse_missing_device(device)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = LOG_FATAL
         # What a device has no kernel for is computed by the processor.
         providers = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))
         try:
-            self._session = onnxruntime.InferenceSession(self._graph, options, providers=providers)
+            self._session = onnxruntime.InferenceSession(self._graph, session_options(), providers=providers)
             self._tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
         except Exception as error:
             # Neither library has a base class of its own for what it raises.
