@@ -25,3 +25,7 @@ class StorageRefusedError(SentimeshError):
 
 class ServerStartError(SentimeshError):
     """A port cannot be listened on."""
+
+
+class SettingsError(SentimeshError):
+    """The configuration cannot be used; says which key, why, and what to do."""

@@ -1,16 +1,11 @@
-"""The configuration: the specification's YAML tree, environment overrides, secrets from the environment only."""
+"""The sections of the configuration: what can be set, with ranges and units."""
 
 from __future__ import annotations
 
-import difflib
-import os
 import re
-from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import pydantic_settings
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -19,45 +14,17 @@ from pydantic import (
     Field,
     PlainSerializer,
     SecretStr,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from sentimesh.errors import InvalidSymbolError, SentimeshError
-from sentimesh.symbols import validate_symbol
-
-ROOT_KEY = "social_sentiment"
-CONFIG_VARIABLE = "SENTIMESH_CONFIG"
-ENVIRONMENT_PREFIX = "SENTIMESH__"
-DEFAULT_SYMBOLS = [
-    *("BTC", "ETH", "SOL", "XRP", "BNB", "DOGE", "ADA", "TRX", "LINK", "AVAX"),
-    *("DOT", "LTC", "BCH", "SHIB", "UNI", "NEAR", "ATOM", "XLM", "XMR", "APT"),
-]
 RAW_TOPICS = [f"social.raw.{name}" for name in ("twitter", "reddit", "telegram", "discord")]
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SECRET_KEYS = frozenset(
-    {
-        *("bearer_token", "client_id", "client_secret", "api_id", "api_hash", "bot_token", "api_key", "token"),
-        *("url", "dsn", "webhook_url"),
-    }
-)
 
 
 def _no_boolean(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("Input should be a number, not true or false")  # noqa: TRY004 - pydantic wants ValueError
     return value
-
-
-def _default_data_dir() -> Path:
-    """Return the user's data folder; root's is one that PostgreSQL's unprivileged user can enter."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/sentimesh")
-    shared = os.environ.get("XDG_DATA_HOME")
-    return (Path(shared) if shared else Path.home() / ".local" / "share") / "sentimesh"
 
 
 def list_source(source: str) -> str:
@@ -76,10 +43,6 @@ _Shown = PlainSerializer(lambda source: re.sub(r"(?<=\?).+", "***", source) if "
 Port = Annotated[int, Field(ge=0, le=65_535), _Number]
 Positive = Annotated[int, Field(ge=1), _Number]
 Share = Annotated[float, Field(ge=0.0, le=1.0), _Number]
-
-
-class SettingsError(SentimeshError):
-    """The configuration cannot be used; says which key, why, and what to do."""
 
 
 class Section(BaseModel):
@@ -435,255 +398,3 @@ class Ingest(Section):
     languages: list[str] = ["en"]
     claim_window_hours: Positive = 24
     copy_window_seconds: Positive = 3600
-
-
-class Settings(BaseSettings):
-    """The whole tree under ``social_sentiment:``. Environment variables such as
-    ``SENTIMESH__NATS__URL`` override the file.
-    """
-
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        env_prefix=ENVIRONMENT_PREFIX,
-        env_nested_delimiter="__",
-        # An empty variable is an unset one.
-        env_ignore_empty=True,
-        validate_assignment=True,
-        hide_input_in_errors=True,
-    )
-
-    enabled: bool = True
-    symbols: list[str] = DEFAULT_SYMBOLS
-    sources: Sources = Sources()
-    aggregator_fallback: AggregatorFallback = AggregatorFallback()
-    model: Model = Model()
-    spam_filter: SpamFilter = SpamFilter()
-    aggregation: Aggregation = Aggregation()
-    viral_detection: ViralDetection = ViralDetection()
-    scoring_integration: ScoringIntegration = ScoringIntegration()
-    kafka: Kafka = Kafka()
-    storage: Storage = Storage()
-    resources: Resources = Resources()
-    nats: Nats = Nats()
-    server: Server = Server()
-    telemetry: Telemetry = Telemetry()
-    ingest: Ingest = Ingest()
-    # What the embedded servers keep.
-    data_dir: Path = Field(default_factory=_default_data_dir)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the file."""
-        return env_settings, init_settings
-
-    @field_validator("data_dir")
-    @classmethod
-    def _home(cls, folder: Path) -> Path:
-        return folder.expanduser()
-
-    @field_validator("symbols")
-    @classmethod
-    def _tracked(cls, symbols: list[str]) -> list[str]:
-        if not symbols:
-            raise ValueError("track at least one symbol")
-        try:
-            return list(dict.fromkeys(validate_symbol(symbol) for symbol in symbols))
-        except InvalidSymbolError as error:
-            raise ValueError(str(error)) from error
-
-    @model_validator(mode="after")
-    def _windows_fit(self) -> Settings:
-        slide = self.viral_detection.slide_interval_seconds
-        for key, seconds in (
-            ("aggregation.window_seconds", self.aggregation.window_seconds),
-            ("viral_detection.sliding_window_seconds", self.viral_detection.sliding_window_seconds),
-        ):
-            if seconds % slide:
-                raise ValueError(f"{key} {seconds} is not a multiple of viral_detection.slide_interval_seconds {slide}")
-        if self.aggregation.replica_count > self.kafka.partitions:
-            raise ValueError(
-                f"aggregation.replica_count {self.aggregation.replica_count} is over kafka.partitions "
-                f"{self.kafka.partitions}: a replica without a partition has nothing to do"
-            )
-        return self
-
-    def model_store(self) -> Path:
-        """Return the folder of the stored models."""
-        return (self.model.store or self.data_dir / "models").expanduser()
-
-    def exported_finbert(self) -> Path | None:
-        """Return the folder of a FinBERT exported elsewhere, which may not be there; None for an empty path."""
-        path = self.model.model_path
-        return Path(path).expanduser() if path else None
-
-    def server_urls(self) -> dict[str, SecretStr | None]:
-        """Return the URL of nats, redis, postgresql and influxdb.
-
-        None where an embedded server is to be started, for influxdb where it is not used.
-        """
-        return {
-            "nats": self.nats.url,
-            "redis": self.storage.redis.url,
-            "postgresql": self.storage.postgresql.dsn,
-            "influxdb": self.storage.influxdb.url,
-        }
-
-
-def source_of(path: Path | None) -> str:
-    """Return what :func:`load_settings` reads for this path, for a person to read."""
-    named = path or os.environ.get(CONFIG_VARIABLE)
-    return str(named) if named else "defaults and environment"
-
-
-def load_settings(path: Path | None) -> Settings:
-    """Read a configuration file, or the one that SENTIMESH_CONFIG names, or only defaults and environment.
-
-    Raises SettingsError naming the file, the key path, the reason and what to do.
-    """
-    if path is None and (named := os.environ.get(CONFIG_VARIABLE)):
-        path = Path(named)
-    tree = _read(path) if path is not None else {}
-    _refuse_unknown_variables()
-    try:
-        return Settings(**tree)
-    except ValidationError as error:
-        # From None: the original carries the values.
-        raise _refused(error.errors(include_input=False, include_url=False)[0], path) from None
-    except pydantic_settings.SettingsError as error:
-        found = re.search(r'field "(\w+)"', str(error))
-        name = f"{ENVIRONMENT_PREFIX}{found.group(1).upper()}" if found else f"a variable {ENVIRONMENT_PREFIX}…"
-        raise SettingsError(f'{name}: Input should be JSON; correct the variable, as in \'["BTC", "ETH"]\'') from None
-
-
-def _refuse_unknown_variables() -> None:
-    """Sections refuse unknown keys themselves; a variable for an unknown section would pass unseen."""
-    for name in os.environ:
-        if name.upper().startswith(ENVIRONMENT_PREFIX):
-            section = name[len(ENVIRONMENT_PREFIX) :].split("__")[0].lower()
-            if section not in Settings.model_fields:
-                raise SettingsError(f"{name}: there is no such key{_near(section, Settings)}; unset or rename it")
-
-
-def _refused(details: ErrorDetails, path: Path | None) -> SettingsError:
-    location = [str(part) for part in details["loc"]]
-    key = ".".join([ROOT_KEY, *location])
-    variable = next(
-        (
-            name
-            for length in range(len(location), 0, -1)
-            for name in [ENVIRONMENT_PREFIX + "__".join(location[:length]).upper()]
-            if os.environ.get(name)
-        ),
-        None,
-    )
-    match details["type"]:
-        case "extra_forbidden" | "invalid_key":
-            reason = f"there is no such key{_near(location[-1], _section(location[:-1]))}"
-        case "model_type" | "model_attributes_type":
-            reason = "Input should be a section, a mapping of keys to values"
-        case _:
-            reason = details["msg"].removeprefix("Value error, ")
-    where = f"{variable} for" if variable else f"{path}:" if path else "configuration:"
-    return SettingsError(f"{where} {key}: {reason}; correct it (`sentimesh config show` prints every key)")
-
-
-def _section(location: list[str]) -> type[BaseModel]:
-    model: type[BaseModel] = Settings
-    for part in location:
-        inner = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            break
-        model = inner
-    return model
-
-
-def _near(key: str, section: type[BaseModel]) -> str:
-    close = difflib.get_close_matches(key, section.model_fields, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def masked(settings: Settings) -> dict[str, Any]:
-    """Return the tree as plain values, with *** for every secret that is set."""
-    values: dict[str, Any] = settings.model_dump(mode="json")
-
-    def mask(node: Any, original: Any) -> Any:
-        if isinstance(original, SecretStr):
-            return "***"
-        if isinstance(node, dict):
-            return {key: mask(value, getattr(original, key, None)) for key, value in node.items()}
-        return node
-
-    return {ROOT_KEY: {key: mask(value, getattr(settings, key)) for key, value in values.items()}}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key comes once and is a string: of two equal keys one would win unseen."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        self.flatten_mapping(node)
-        mapping: dict[Hashable, Any] = {}
-        for key_node, value_node in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else str(key_node.value)
-            if key in mapping:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key} comes twice", key_node.start_mark)
-            mapping[key] = self.construct_object(value_node, deep=True)
-        return mapping
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        # Not yaml.load's full loader: this one makes plain values only, as safe_load does.
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        # Only our own sentence: the parser's would quote the file.
-        problem = getattr(error, "problem", None) if isinstance(error, yaml.constructor.ConstructorError) else None
-        raise SettingsError(f"{path}: {problem or 'not YAML'}{line}; correct it") from None
-    if document is None:
-        return {}
-    if not isinstance(document, dict) or set(document) != {ROOT_KEY}:
-        raise SettingsError(f"{path}: the one top-level key must be {ROOT_KEY}:; put everything under it")
-    tree = document[ROOT_KEY] or {}
-    if not isinstance(tree, dict):
-        raise SettingsError(f"{path}: {ROOT_KEY} must be a mapping of keys to values; correct it")
-    resolved: dict[str, Any] = _resolve(path, tree, ROOT_KEY)
-    return resolved
-
-
-def _resolve(path: Path, node: Any, key_path: str) -> Any:
-    """Put the environment's values for ``${NAME}``; a secret must be such a reference, unset means none."""
-    if isinstance(node, dict):
-        return {key: _resolve(path, value, f"{key_path}.{key}") for key, value in node.items()}
-    if isinstance(node, list):
-        return [_resolve(path, value, f"{key_path}[{index}]") for index, value in enumerate(node)]
-    is_secret = key_path.rsplit(".", 1)[-1] in _SECRET_KEYS
-    if not isinstance(node, str):
-        if is_secret and node is not None:
-            raise _literal_secret(path, key_path)
-        return node
-    names = _REFERENCE.findall(node)
-    if is_secret:
-        if not _REFERENCE.fullmatch(node):
-            raise _literal_secret(path, key_path)
-        return os.environ.get(names[0]) or None
-    unset = [name for name in names if name not in os.environ]
-    if unset:
-        raise SettingsError(f"{path}: {key_path}: the environment variable {unset[0]} is not set; set it")
-    return _REFERENCE.sub(lambda match: os.environ[match.group(1)], node)
-
-
-def _literal_secret(path: Path, key_path: str) -> SettingsError:
-    name = key_path.removeprefix(f"{ROOT_KEY}.").replace(".", "_").upper()
-    return SettingsError(
-        f"{path}: {key_path}: secrets come from the environment only; write ${{{name}}} here and set that variable"
-    )
