@@ -36,9 +36,10 @@ from tokenizers import Tokenizer
 
 from bench.vocabulary import recorded_posts
 from scorer_svc.buckets import buckets
+from scorer_svc.graph import open_graph
 from scorer_svc.ladder import ModelLadder
 from scorer_svc.model_files import CONFIG, GRAPH, TOKENIZER, ModelFiles, find_model
-from scorer_svc.onnx_model import OnnxModel, session_options
+from scorer_svc.onnx_model import OnnxModel
 from scorer_svc.service import ScorerStage
 from sentimesh.model_store.quantize import quantize
 from sentimesh.pb.pipeline_pb2 import FilteredPost
@@ -120,7 +121,7 @@ def by_length(model: ModelFiles, rounds: int) -> Iterator[tuple[int, int, list[f
 
 def grouped_runs(model: ModelFiles, groups: Sequence[Sequence[int]], texts: Sequence[str]) -> Callable[[], object]:
     """Return what runs the texts in these groups, each padded to its longest, on one thread; tokenizing left out."""
-    session = onnxruntime.InferenceSession(model.folder / GRAPH, session_options(), providers=["CPUExecutionProvider"])
+    session = open_graph(model.folder / GRAPH).session
     tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
     tokenizer.enable_padding()
     encoded = [tokenizer.encode_batch([texts[position] for position in group]) for group in groups]

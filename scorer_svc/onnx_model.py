@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from scorer_svc.buckets import buckets
+from scorer_svc.graph import PROVIDERS, open_graph, refuse_missing_device
 from scorer_svc.model_files import GRAPH, TOKENIZER, ModelFiles
 from scorer_svc.score_cache import ScoreCache
 from scorer_svc.sentiment import Device, ModelError, Sentiment
 
-PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-# What ONNX Runtime warns of is for its developers, and an error reaches us as an exception.
-LOG_FATAL = 4
-# The operator whose scale is that of the whole input, as a graph's file has it.
-QUANTISES_ACTIVATIONS = b"DynamicQuantizeLinear"
-
-
-def refuse_missing_device(device: Device) -> None:
-    """Raise ModelError when the installed ONNX Runtime cannot compute there."""
-    if PROVIDERS[device] not in onnxruntime.get_available_providers():
-        raise ModelError(
-            f"the installed ONNX Runtime cannot compute on {device}: install onnxruntime-gpu in place of onnxruntime, "
-            "or set model.inference_device to cpu"
-        )
-
-
-def session_options() -> onnxruntime.SessionOptions:
-    """Return how a graph runs here: on one thread, with int8 sums that do not saturate on a processor without VNNI."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = LOG_FATAL
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    return options
 
 
 class OnnxModel:
@@ -76,14 +50,13 @@ class OnnxModel:
         if not 2 < max_length <= model.max_positions:
             raise ModelError(f"max_length is {max_length}: {self._graph} takes 3 to {model.max_positions} tokens")
         refuse_missing_device(device)
-        # What a device has no kernel for is computed by the processor.
-        providers = list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"])))
         try:
-            self._session = onnxruntime.InferenceSession(self._graph, session_options(), providers=providers)
+            graph = open_graph(self._graph, device)
             self._tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
         except Exception as error:
             # Neither library has a base class of its own for what it raises.
             raise ModelError(f"the model in {model.folder} cannot be loaded: {error}; export it again") from error
+        self._session = graph.session
         if PROVIDERS[device] not in self._session.get_providers():
             raise ModelError(f"{device} does not answer: look at its driver, or set model.inference_device to cpu")
         self._tokenizer.no_padding()
@@ -92,7 +65,7 @@ class OnnxModel:
         if not set(self._inputs) <= set(INPUTS):
             raise ModelError(f"{self._graph} wants {', '.join(self._inputs)}; only {', '.join(INPUTS)} can be given")
         # What a graph without a mask would make of padding nobody knows.
-        self._in_buckets = INPUTS[1] in self._inputs and not _quantises_activations(self._graph)
+        self._in_buckets = INPUTS[1] in self._inputs and not graph.quantises_activations
         self._cache = ScoreCache(cache_size)
         self._on_scored = on_scored
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sentiment")
@@ -153,8 +126,3 @@ class OnnxModel:
         powers = [math.exp(logit) for logit in (logits - logits.max()).tolist()]
         p = {label: power / math.fsum(powers) for label, power in zip(self._labels, powers, strict=True)}
         return Sentiment(p["positive"] - p["negative"], 1.0 - p["neutral"], max(p, key=p.__getitem__))
-
-
-def _quantises_activations(graph: Path) -> bool:
-    with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(QUANTISES_ACTIVATIONS) >= 0

@@ -13,8 +13,12 @@ __all__ = [
     "SymbolExtractor",
     "WindowStats",
     "WindowStore",
+    "has_vnni",
     "simhash64",
 ]
+
+def has_vnni() -> bool:
+    """Tell whether the processor multiplies and adds int8 in one instruction (x86: AVX512-VNNI or AVX-VNNI)."""
 
 def simhash64(texts: Sequence[str]) -> list[int]:
     """Return the 64-bit SimHash of each text's words (unsigned): letters and digits, in compatibility form, lower case.

@@ -152,7 +152,7 @@ def scorer(settings: Settings, metrics: Metrics) -> ScorerStage:
         # Unusable as it is now, and asked again while another stands in.
         primary = options.primary
     if primary != VADER:
-        from scorer_svc.onnx_model import refuse_missing_device  # a large library, for those who use it
+        from scorer_svc.graph import refuse_missing_device  # a large library, for those who use it
 
         refuse_missing_device(options.inference_device)
     # What stands in shall not fail of the same cause: it computes on the processor.

@@ -10,6 +10,7 @@ from sentimesh._native import (
     SymbolExtractor,
     WindowStats,
     WindowStore,
+    has_vnni,
     simhash64,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "SymbolExtractor",
     "WindowStats",
     "WindowStore",
+    "has_vnni",
     "simhash64",
 ]

@@ -2,6 +2,7 @@
 
 pub mod log;
 pub mod near_duplicates;
+pub mod processor;
 pub mod python;
 pub mod simhash;
 pub mod symbols;
@@ -14,6 +15,8 @@ mod _native {
     use crate::log::py::LogReader;
     #[pymodule_export]
     use crate::near_duplicates::py::{NearDuplicateBatch, NearDuplicateReads, NearDuplicateTable};
+    #[pymodule_export]
+    use crate::processor::py::has_vnni;
     #[pymodule_export]
     use crate::simhash::py::simhash64;
     #[pymodule_export]

@@ -11,14 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from scorer_svc.graph import session_options
 from scorer_svc.model_files import find_model
-from scorer_svc.onnx_model import OnnxModel, session_options
+from scorer_svc.onnx_model import OnnxModel
 from scorer_svc.sentiment import ModelError, Sentiment
 from tests.scorer_svc.bert import bert_graph
 
@@ -92,7 +92,7 @@ def test_the_cache_changes_no_score(mini: OnnxModel, alone: dict[str, Sentiment]
 
 
 def test_scores_are_the_softmax_of_the_graph_run_on_that_text(alone: dict[str, Sentiment]) -> None:
-    """An independent reading of the graph's outputs."""
+    """An independent reading of the outputs of the graph as it is stored, with its whole last layer."""
     folder = find_model("sentimesh-mini").folder
     session = onnxruntime.InferenceSession(folder / "model.onnx", session_options(), providers=["CPUExecutionProvider"])
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -100,25 +100,9 @@ def test_scores_are_the_softmax_of_the_graph_run_on_that_text(alone: dict[str, S
         ids = np.array([tokenizer.encode(text).ids])
         [logits] = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
         negative, neutral, positive = np.exp(logits) / np.exp(logits).sum()
-        assert sentiment.polarity == pytest.approx(positive - negative, abs=1e-5)
-        assert sentiment.confidence == pytest.approx(1 - neutral, abs=1e-5)
+        assert sentiment.polarity == pytest.approx(positive - negative, abs=0.02)
+        assert sentiment.confidence == pytest.approx(1 - neutral, abs=0.02)
         assert sentiment.label == ("negative", "neutral", "positive")[int(np.argmax(logits))]
-
-
-def test_int8_sums_do_not_saturate_on_any_processor() -> None:
-    """Without VNNI ONNX Runtime adds two products in 16 bits unless it is told not to."""
-    weights = np.full((64, 16), 127, dtype=np.int8)
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMulInteger", ["values", "weights"], ["sums"])],
-        "largest",
-        [onnx.helper.make_tensor_value_info("values", onnx.TensorProto.UINT8, [4, 64])],
-        [onnx.helper.make_tensor_value_info("sums", onnx.TensorProto.INT32, [4, 16])],
-        [onnx.numpy_helper.from_array(weights, "weights")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), session_options())
-    [sums] = session.run(None, {"values": np.full((4, 64), 255, dtype=np.uint8)})
-    assert np.all(sums == 64 * 255 * 127)
 
 
 def test_scores_are_in_range_and_say_what_a_reader_would(alone: dict[str, Sentiment]) -> None:
