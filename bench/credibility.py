@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -27,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from bench.vocabulary import recorded_raw_posts
 from filter_svc.author_history import MemoryAuthorHistory
 from filter_svc.credibility import account_age_days
 from filter_svc.known_bots import MemoryKnownBots
@@ -85,11 +85,7 @@ class Run:
 
 def recorded(path: Path) -> Iterator[tuple[RawPost, str]]:
     """Yield a recording's posts, with no label."""
-    with gzip.open(path) as file:
-        for line in file:
-            record = orjson.loads(line)
-            payload = orjson.dumps(record["payload"])
-            yield RawPost(platform=record["platform"], payload=payload, received_at_ms=record["received_at_ms"]), ""
+    return ((raw, "") for raw in recorded_raw_posts(path))
 
 
 def simulated(seed: int, minutes: int, rate: float) -> Iterator[tuple[RawPost, str]]:

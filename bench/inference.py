@@ -1,6 +1,6 @@
 """Milliseconds a post of the shipped models and of a FinBERT-shaped one, then of the whole scorer on recorded posts.
 
-    python bench/inference.py [--rounds 3] [--posts 2000] [--models sentimesh-base,bert-base] [--tables 1,2,3]
+    python bench/inference.py [--rounds 3] [--posts 10000] [--models sentimesh-base,bert-base] [--tables 1,2,3]
 
 bert-base is made here: 12 layers of 768, random weights, the shipped tokenizer, quantised as `sentimesh models pull`
 does it; bert-base-float is the same before that. The tables:
@@ -8,7 +8,8 @@ does it; bert-base-float is the same before that. The tables:
 1. by tokens a text, texts a batch and threads, tokenizing included, nothing cached;
 2. a batch of 32 with lengths as posts on X have them: each text alone, in one padded batch, in buckets of like length
    (at most a tenth padding), whatever of these the scorer does with that graph;
-3. the scorer stage on consecutive posts of the X recording, in batches of 32, cache on and off.
+3. the scorer stage on the X recording as it comes out of ingest and filter, in batches of 32, cache on and off. A post
+   that names two symbols comes twice, as two mentions.
 """
 
 from __future__ import annotations
@@ -22,19 +23,23 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import onnxruntime
 import psutil
 from tokenizers import Tokenizer
 
-from bench.vocabulary import recorded_posts
+from bench.vocabulary import recorded_raw_posts
+from filter_svc.known_bots import MemoryKnownBots
+from filter_svc.service import FilterStage
+from ingest_svc.claims import MemoryClaims
+from ingest_svc.service import IngestStage
 from scorer_svc.buckets import buckets
 from scorer_svc.graph import open_graph
 from scorer_svc.ladder import ModelLadder
@@ -43,7 +48,10 @@ from scorer_svc.onnx_model import OnnxModel
 from scorer_svc.service import ScorerStage
 from sentimesh.model_store.quantize import quantize
 from sentimesh.pb.pipeline_pb2 import FilteredPost
-from sentimesh.stage import Delivery
+from sentimesh.pb.social_sentiment_pb2 import SocialPost
+from sentimesh.settings import DEFAULT_SYMBOLS
+from sentimesh.stage import Delivery, Forward, Outcome
+from sentimesh.symbols import TrackedExtractor, load_assets
 from tests.scorer_svc.bert import bert_graph
 
 SHIPPED = ("sentimesh-base", "sentimesh-mini")
@@ -58,6 +66,8 @@ MIX_MEDIAN, MIX_P90, P90_SIGMAS = 34, 72, 1.2816
 SPECIAL_TOKENS = 2
 POSTS_A_MINUTE = 10_000
 LIMIT_MS = 5.0
+RECORDED_MS = 1_571_097_600_000
+M = TypeVar("M", SocialPost, FilteredPost)
 
 
 def machine() -> str:
@@ -147,17 +157,18 @@ def by_grouping(model: ModelFiles, rounds: int) -> list[float]:
 
 
 class Passage(NamedTuple):
-    """What came of posts that went through the scorer stage: their number, how many texts ran, resident memory."""
+    """What came of mentions that went through the scorer stage: how many, of how many posts, texts run, memory."""
 
     seconds: float
+    mentions: int
     posts: int
     ran: int
     mebibytes: float
 
 
 def through_scorer(model: ModelFiles, wanted: int, threads: int, cache_size: int) -> Passage:
-    """Score recorded posts as the stage does, in batches; in a process of its own, for the memory's sake."""
-    posts = filtered(wanted)
+    """Score recorded mentions as the stage does, in batches; in a process of its own, for the memory's sake."""
+    mentions = asyncio.run(filtered(wanted))
     ran = 0
 
     def count(_hits: int, misses: int) -> None:
@@ -174,24 +185,35 @@ def through_scorer(model: ModelFiles, wanted: int, threads: int, cache_size: int
         await stage.start()
         ran = 0
         began = time.perf_counter()
-        for at in range(0, len(posts), BATCH):
-            await stage.process([Delivery(post, at + n) for n, post in enumerate(posts[at : at + BATCH])])
+        for at in range(0, len(mentions), BATCH):
+            await stage.process([Delivery(mention, at + n) for n, mention in enumerate(mentions[at : at + BATCH])])
         seconds = time.perf_counter() - began
         resident = psutil.Process().memory_info().rss / 2**20
         await stage.close()
         return seconds, resident
 
     seconds, resident = asyncio.run(run())
-    return Passage(seconds, len(posts), ran, resident)
+    posts = len({mention.post.post_id for mention in mentions})
+    return Passage(seconds, len(mentions), posts, ran, resident)
 
 
-def filtered(posts: int) -> list[FilteredPost]:
-    """Return the first originals of the X recording."""
-    originals = (post for post in recorded_posts(RECORDING) if post.text and not post.repost_of)
-    found = [FilteredPost(post=post, credibility_score=1.0) for post in islice(originals, posts)]
-    for each in found:
-        each.post.symbol = "BTC"
-    return found
+async def filtered(wanted: int) -> list[FilteredPost]:
+    """Return the first mentions of the X recording that leave the filter."""
+    ingest = IngestStage(TrackedExtractor(load_assets(DEFAULT_SYMBOLS)), MemoryClaims(), ["en"], lambda: RECORDED_MS)
+    filters = FilterStage(MemoryKnownBots(()))
+    found: list[FilteredPost] = []
+    recording = enumerate(recorded_raw_posts(RECORDING))
+    while len(found) < wanted and (batch := [Delivery(raw, at) for at, raw in islice(recording, BATCH)]):
+        posts = messages(await ingest.process(batch), SocialPost)
+        outcomes = await filters.process([Delivery(post, at) for at, post in enumerate(posts)])
+        found += messages(outcomes, FilteredPost)
+    return found[:wanted]
+
+
+def messages(outcomes: Iterable[Iterable[Outcome]], kind: type[M]) -> list[M]:
+    """Return what goes on to the next stage."""
+    forwarded = [each.message for some in outcomes for each in some if isinstance(each, Forward)]
+    return [message for message in forwarded if isinstance(message, kind)]
 
 
 def print_by_length(models: Sequence[tuple[str, ModelFiles, int]]) -> None:
@@ -215,8 +237,8 @@ def print_by_grouping(models: Sequence[tuple[str, ModelFiles, int]]) -> None:
 def print_through_scorer(models: Sequence[tuple[str, ModelFiles, int]], wanted: int) -> None:
     """Print the third table; cores as they would be with this processor's."""
     print(
-        f"\n{'scorer stage, X':<16} {'threads':>7} {'cache':>6} {'posts':>6} {'ran':>6} {'ms/post':>8}"
-        f" {'posts/min':>10} {'cores for 5 ms':>15} {'for 10,000/min':>15} {'MiB':>6}"
+        f"\n{'scorer stage, X':<16} {'threads':>7} {'cache':>6} {'mentions':>8} {'posts':>6} {'ran':>6} {'ms':>6}"
+        f" {'mentions/min':>12} {'posts/min':>10} {'cores for 5 ms':>15} {'for 10,000/min':>15} {'MiB':>6}"
     )
     context = multiprocessing.get_context("spawn")
     for name, model, rounds in models:
@@ -226,11 +248,13 @@ def print_through_scorer(models: Sequence[tuple[str, ModelFiles, int]], wanted: 
                     found = process.submit(
                         through_scorer, model, wanted if rounds > 1 else wanted // 10, threads, cache
                     ).result()
-                ms = found.seconds * 1000 / found.posts
+                ms = found.seconds * 1000 / found.mentions
                 cores = threads * ms / LIMIT_MS, threads * ms * POSTS_A_MINUTE / 60_000
+                rates = 60_000 / ms, found.posts / found.seconds * 60
                 print(
-                    f"{name:<16} {threads:>7} {'on' if cache else 'off':>6} {found.posts:>6} {found.ran:>6} {ms:>8.2f}"
-                    f" {60_000 / ms:>10,.0f} {cores[0]:>15.1f} {cores[1]:>15.1f} {found.mebibytes:>6.0f}",
+                    f"{name:<16} {threads:>7} {'on' if cache else 'off':>6} {found.mentions:>8} {found.posts:>6}"
+                    f" {found.ran:>6} {ms:>6.2f} {rates[0]:>12,.0f} {rates[1]:>10,.0f} {cores[0]:>15.1f}"
+                    f" {cores[1]:>15.1f} {found.mebibytes:>6.0f}",
                     flush=True,
                 )
 
@@ -239,7 +263,7 @@ def main() -> None:
     """Print the tables as they are measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="the fastest of so many counts (bert-base: one)")
-    parser.add_argument("--posts", type=int, default=2000, help="recorded posts for the scorer (bert-base: a tenth)")
+    parser.add_argument("--posts", type=int, default=10_000, help="mentions for the scorer (bert-base: a tenth)")
     parser.add_argument("--models", default=",".join((*SHIPPED, BERT, BERT_FLOAT)))
     parser.add_argument("--tables", default="1,2,3")
     arguments = parser.parse_args()

@@ -76,17 +76,18 @@ EXAMPLES = (
 )
 
 
-def recorded_posts(path: Path) -> Iterator[SocialPost]:
-    """Yield the posts of a recording, normalised; they have no symbol yet."""
+def recorded_raw_posts(path: Path) -> Iterator[RawPost]:
+    """Yield the posts of a recording as their platform gave them."""
     with gzip.open(path) as file:
         for line in file:
             record = orjson.loads(line)
-            raw = RawPost(
-                platform=record["platform"],
-                payload=orjson.dumps(record["payload"]),
-                received_at_ms=record["received_at_ms"],
-            )
-            yield normalize(raw, record["received_at_ms"])[0]
+            payload = orjson.dumps(record["payload"])
+            yield RawPost(platform=record["platform"], payload=payload, received_at_ms=record["received_at_ms"])
+
+
+def recorded_posts(path: Path) -> Iterator[SocialPost]:
+    """Yield the posts of a recording, normalised; they have no symbol yet."""
+    return (normalize(raw, raw.received_at_ms)[0] for raw in recorded_raw_posts(path))
 
 
 def texts(path: Path) -> Iterator[str]:
