@@ -23,6 +23,7 @@ from tests.aggregator_svc.comparison import Export
 POSTS_PER_MINUTE = 60
 MINUTES = 180
 SHOWN = 20
+HOUR_MS = 3_600_000
 
 
 def main() -> None:
@@ -48,6 +49,13 @@ def main() -> None:
     marked = sum(window.viral_spike for window in found.oracle.windows.values())
     corrected = sum(window.revision > 0 for window in found.oracle.windows.values())
     print(f"recomputed in {seconds:.0f} s: {marked} windows marked with a spike, {corrected} corrected by late posts")
+    spoken = {start // HOUR_MS for (start, _), window in found.oracle.windows.items() if window.post_count}
+    loud = {start // HOUR_MS for (start, _), window in found.oracle.windows.items() if window.viral_spike}
+    wrong = sum((spike.detected_at_ms - 1) // HOUR_MS not in loud for spike in found.oracle.spikes)
+    print(
+        f"{len(spoken)} hours with posts, {len(spoken - loud)} without a window over the threshold; "
+        f"alerts in these: {wrong}"
+    )
     print(f"{'':<10}{'compared':>10}{'differences':>13}{'largest float difference':>26}")
     for name, comparison in (("windows", found.windows), ("spikes", found.spikes)):
         print(f"{name:<10}{comparison.compared:>10,}{len(comparison.differences):>13}{comparison.largest:>26.2e}")

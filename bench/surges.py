@@ -1,10 +1,10 @@
 """Planted surges through the real pipeline: seconds from the first post of each to its alert, and alerts for nothing.
 
-Five symbols with their usual chatter for six hours (event clock), ten surges each, every half hour at a random moment.
-"posts": how many times the usual posts come on top; "mentions": of the symbol in the surge's first minute, in times the
-mean of the hour before (posts about other symbols name it, too). The time is the posts' own: from the first post of a
-surge to the end of the sliding window that shows it. What comes on top on the system clock is the way of a post through
-the stages (bench/latency.py).
+Five symbols with their usual chatter for half a day (event clock), ten surges each, every 75 minutes at a random
+moment, so that the hour before each has none. "posts": how many times the usual posts come on top; "mentions": of the
+symbol in the surge's first minute, in times the mean of the hour before (posts about other symbols name it, too). The
+time is the posts' own: from the first post of a surge to the end of the sliding window that shows it. What comes on
+top on the system clock is the way of a post through the stages (bench/latency.py).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sentimesh.telemetry import configure_logging
 SYMBOLS = ("BTC", "ETH", "SOL", "XRP", "DOGE")
 START_MS = 1_700_000_400_000
 MINUTE_MS = 60_000
-PERIOD_MS = 30 * MINUTE_MS
+PERIOD_MS = 75 * MINUTE_MS
 STAGES = ("ingest", "filter", "scorer", "aggregator")
 
 
@@ -126,7 +126,7 @@ def main() -> None:
     """Print a row a size of surge."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--factors", default="5,6,8,12", help="posts that come on top, in times the usual ones")
-    parser.add_argument("--rate", type=float, default=150, help="usual posts a minute, all symbols")
+    parser.add_argument("--rate", type=float, default=600, help="usual posts a minute, all symbols")
     arguments = parser.parse_args()
     configure_logging("error", json=False)
     print(
