@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ NEUTRAL = 0.5
 CATCH_UP_PAUSE_MS = 10_000
 # Posts before a restart that a spike after it may show: more than two minutes of the 10,000 a minute we are built for.
 RESTORED_SAMPLES = 20_000
+EVENTS_A_TURN = 1000
 
 
 class Sink(Protocol):
@@ -218,7 +220,10 @@ class AggregatorStage(Stage[ScoredPost]):
     async def _take(self, events: Sequence[WindowStats | SlideCount], *, alert: bool = True) -> list[Outcome]:
         outcomes: list[Outcome] = []
         windows: list[SentimentAggregate] = []
-        for event in events:
+        for number, event in enumerate(events):
+            if number % EVENTS_A_TURN == EVENTS_A_TURN - 1:
+                # A post months after the last one closes ten thousands of windows: let others have a turn.
+                await asyncio.sleep(0)
             if isinstance(event, SlideCount):
                 # In the order of the windows, so that each is marked with the spikes known when it closed.
                 spike = self._detector.detect(event)

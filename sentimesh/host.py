@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,20 @@ TICK_SECONDS = 1.0
 RETRY_SECONDS = 2.0
 # Batches of one stage that may wait for their confirmation while the next is processed.
 BATCHES_IN_FLIGHT = 4
+
+
+# Sequence and time of a message in its stream: a stream that is made anew counts from 1 again.
+_Key = tuple[int, dt.datetime]
+
+
+def _key(message: Msg) -> _Key:
+    return message.metadata.sequence.stream, message.metadata.timestamp
+
+
+async def _acknowledge(message: Msg) -> None:
+    # Lost with the connection: the message comes again, and its outcome is stored once all the same.
+    with contextlib.suppress(nats.errors.Error):
+        await message.ack()
 
 
 def _is_outage(error: Exception) -> bool:
@@ -100,7 +115,7 @@ class StageWorker:
         self._subjects = subjects
         # Something the stage needs is away, and it waits for that.
         self.waiting = False
-        self._held: dict[int, Msg] = {}
+        self._held: dict[_Key, Msg] = {}
         self._connections = 0
         self._bus = bus
         self._input_type = input_type
@@ -108,6 +123,9 @@ class StageWorker:
         self._tracing = tracing
         self._observers = observers
         self._config = config or WorkerConfig()
+        self._max_ack_pending = self._config.batch_size * (BATCHES_IN_FLIGHT + 3)
+        # As many as can have been handed out again at once, oldest first.
+        self._finished: dict[_Key, None] = {}
         self._now_ms = now_ms
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -156,7 +174,7 @@ class StageWorker:
             self.topic,
             self.durable,
             ack_wait_seconds=self._config.ack_wait_seconds,
-            max_ack_pending=self._config.batch_size * (BATCHES_IN_FLIGHT + 3),
+            max_ack_pending=self._max_ack_pending,
             subjects=self._subjects,
         )
         self._connections = connections
@@ -174,8 +192,18 @@ class StageWorker:
             return []
         if self._connections != self._bus.connections:
             return []
-        self._held.update((message.metadata.sequence.stream, message) for message in messages)
-        return messages
+        return [message for message in messages if await self._is_new(message)]
+
+    async def _is_new(self, message: Msg) -> bool:
+        """Tell whether this is not one that took longer than ack_wait, was handed out again and got there after all."""
+        key = _key(message)
+        if key in self._finished:
+            await _acknowledge(message)
+            return False
+        is_new = key not in self._held
+        # Of several of one message the latest is the one to acknowledge.
+        self._held[key] = message
+        return is_new
 
     async def _linger(self, subscription: JetStreamContext.PullSubscription, messages: list[Msg]) -> None:
         """Wait for more until the batch is full or has waited long enough."""
@@ -294,10 +322,11 @@ class StageWorker:
         await self._bus.publish_confirmed(publications)
         for entry in inputs:
             self._account(entry.decoded, entry.outcomes)
-            # Lost with the connection: the message comes again, and its outcome is stored once all the same.
-            with contextlib.suppress(nats.errors.Error):
-                await entry.message.ack()
-            self._held.pop(entry.message.metadata.sequence.stream, None)
+            key = _key(entry.message)
+            self._finished[key] = None
+            if len(self._finished) > self._max_ack_pending:
+                del self._finished[next(iter(self._finished))]
+            await _acknowledge(self._held.pop(key, entry.message))
         if ticked:
             self._account(None, ticked)
 

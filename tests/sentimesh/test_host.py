@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -237,6 +238,24 @@ async def test_a_long_outage_is_no_reason_to_hand_a_message_to_another(bus: Bus)
     await watching.unsubscribe()
     assert len(await stored(bus, NORMALIZED)) == 1
     assert await stored(bus, DEAD_LETTERS) == []
+
+
+async def test_what_is_handed_out_again_while_it_is_worked_on_is_not_worked_on_twice(bus: Bus) -> None:
+    """A stage that computes for so long that nothing else in its process can run, not even what keeps its messages."""
+
+    class Computing(ObedientStage):
+        async def process(self, batch: Sequence[Delivery[RawPost]]) -> Sequence[Sequence[Outcome]]:
+            # The next batch is on its way by now, and its time runs as well.
+            await asyncio.sleep(0.5)
+            if not self.sequences:
+                time.sleep(3)  # noqa: ASYNC251 - three times ack_wait
+            return await super().process(batch)
+
+    await send(bus, *(f"go {n}" for n in range(10)))
+    stage = Computing()
+    await work(bus, stage, config=WorkerConfig(batch_size=4, ack_wait_seconds=1))
+    assert stage.sequences == list(range(stage.sequences[0], stage.sequences[0] + 10))
+    assert len(await stored(bus, NORMALIZED)) == 10
 
 
 async def test_streams_are_made_idempotently_with_their_retention(bus: Bus, nats_url: str) -> None:
