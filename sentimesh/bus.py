@@ -117,6 +117,7 @@ class Bus:
         self._retention_seconds = retention_hours * 3600.0
         self._inflight = asyncio.Semaphore(max_inflight)
         self._client = Client()
+        self._closed = False
         self._jetstream: JetStreamContext | None = None
 
     async def __aenter__(self) -> Bus:
@@ -154,8 +155,13 @@ class Bus:
     async def _close(self) -> None:
         if not self._client.is_closed:
             await self._client.close()
+        self._closed = True
 
     async def _on_error(self, error: Exception) -> None:
+        if self._closed:
+            # wait_for of Python 3.11 swallows a cancellation that comes together with a refused connection: nats-py
+            # would go on trying to connect for good, and the process would not end.
+            raise asyncio.CancelledError
         log.warning("bus.error", error=type(error).__name__)
 
     @property

@@ -195,6 +195,16 @@ async def test_a_server_that_is_killed_in_the_midst_is_one_clear_error(
     assert 0 < count < 50_000
 
 
+async def test_a_reconnection_that_outlives_the_bus_ends(broker: Broker) -> None:
+    """As when its cancellation was swallowed; nats-py tries every server over and over otherwise."""
+    broker.process.kill()
+    await broker.process.wait()
+    async with asyncio.timeout(30):
+        await broker.bus.__aexit__(None, None, None)
+        with pytest.raises(asyncio.CancelledError):
+            await broker.bus.client._select_next_server()
+
+
 async def test_a_stream_that_is_not_there_is_one_clear_error(broker: Broker) -> None:
     await broker.bus.jetstream.delete_stream(RAW.stream)
     with pytest.raises(BusUnavailableError, match="SOCIAL_RAW cannot be read back") as raised:
