@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import nats.errors
 import redis.asyncio
 import stamina
 import structlog
@@ -465,8 +466,15 @@ class Stack:
     async def drained(self) -> None:
         """Wait until every stage has finished all there is in its stream."""
         for worker in self._workers:
-            while await self._bus.lag(worker.topic, worker.durable):  # noqa: ASYNC110 (the broker is asked)
+            while await self._has_work(worker):  # noqa: ASYNC110 (the broker is asked)
                 await asyncio.sleep(0.1)
+
+    async def _has_work(self, worker: StageWorker) -> bool:
+        try:
+            return await self._bus.lag(worker.topic, worker.durable) > 0
+        except nats.errors.Error:
+            # The worker has not made its consumer yet, or the broker is away: not known before they are there.
+            return True
 
     async def finish(self) -> None:
         """End a replay: close the windows that hold the last posts and wait until everything is written."""

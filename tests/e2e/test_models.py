@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import grpc
@@ -102,6 +103,22 @@ def value(stack: Stack, name: str, **labels: str) -> float:
 
 def running(settings: Settings) -> Stack:
     return Stack(settings, stages=["scorer"], free_ports=True, allow_embedded=False)
+
+
+async def test_a_stage_that_is_slow_to_begin_is_waited_for(
+    settings: Settings, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_consumer = Bus.take_consumer
+
+    async def take_it_late(*args: Any, **kwargs: Any) -> None:
+        await asyncio.sleep(0.5)
+        await take_consumer(*args, **kwargs)
+
+    monkeypatch.setattr(Bus, "take_consumer", take_it_late)
+    async with running(settings) as stack:
+        await send(bus, ["gm"] * 3)
+        await stack.drained()
+        assert await count(bus) == 3
 
 
 async def test_a_model_goes_wrong_and_is_mended_and_no_post_is_lost_or_scored_twice(
