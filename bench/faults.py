@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from sentimesh.stack import STAGES
+from sentimesh.connections import STAGES
 from tests.e2e.faults import SERVERS, Crowd, Deployment, Outcome, differences
 
 

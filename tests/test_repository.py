@@ -30,6 +30,7 @@ HOST_MODULES = (
     "opentelemetry",
     "pydantic_settings",
     "sentimesh.bus",
+    "sentimesh.connections",
     "sentimesh.host",
     "sentimesh.rpc",
     "sentimesh.settings",

@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from scorer_svc.model_files import find_model
+from sentimesh.connections import STAGES
 from sentimesh.embedded import nats_binary, postgres_folder, valkey_binary
 from sentimesh.errors import SentimeshError
 from sentimesh.model_store import ModelStore
 from sentimesh.native import simhash64
 from sentimesh.settings import Settings, load_settings
-from sentimesh.stack import STAGES
 
 CHECK_SECONDS = 3.0
 

@@ -24,12 +24,12 @@ from pydantic import SecretStr
 
 from ingest_svc.sources.simulator import simulate
 from sentimesh.bus import TOPICS, Bus
+from sentimesh.connections import STAGES
 from sentimesh.embedded import EmbeddedServers, free_port
 from sentimesh.pb.pipeline_pb2 import RawPost
 from sentimesh.pump import Pump
 from sentimesh.settings import DEFAULT_SYMBOLS, InfluxDB
 from sentimesh.source import SourcePost
-from sentimesh.stack import STAGES
 from sentimesh.storage.influx import InfluxStore
 from sentimesh.telemetry import Tracing
 from tests.influxd import BINARY, Influxd

@@ -96,7 +96,7 @@ async def test_a_handful_of_posts_becomes_a_score_that_the_gateway_serves(system
     async with grpc.aio.insecure_channel(system.stack.addresses["gateway"]) as channel:
         stub = gateway_pb2_grpc.SentimentGatewayServiceStub(channel)
         answer = (
-            await stub.GetSocialSentiment(gateway_pb2.GetSocialSentimentRequest(symbol="btc"), timeout=10)
+            await stub.GetSocialSentiment(gateway_pb2.GetSocialSentimentRequest(symbol="btc"), timeout=60)
         ).sentiment
         assert answer.data_available
         assert answer.source == gateway_pb2.SENTIMENT_SOURCE_REDIS
@@ -107,15 +107,15 @@ async def test_a_handful_of_posts_becomes_a_score_that_the_gateway_serves(system
         assert answer.directional_score > 0.6
 
         nothing = (
-            await stub.GetSocialSentiment(gateway_pb2.GetSocialSentimentRequest(symbol="XMR"), timeout=10)
+            await stub.GetSocialSentiment(gateway_pb2.GetSocialSentimentRequest(symbol="XMR"), timeout=60)
         ).sentiment
         assert nothing.social_sentiment_score == 0.5
 
-        listed = await stub.ListSymbols(gateway_pb2.ListSymbolsRequest(), timeout=10)
+        listed = await stub.ListSymbols(gateway_pb2.ListSymbolsRequest(), timeout=60)
         assert [s.symbol for s in listed.symbols] == sorted(system.settings.symbols)
 
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.GetSocialSentiment(gateway_pb2.GetSocialSentimentRequest(symbol="NOTTRACKED"), timeout=10)
+            await stub.GetSocialSentiment(gateway_pb2.GetSocialSentimentRequest(symbol="NOTTRACKED"), timeout=60)
         assert refused.value.code() == grpc.StatusCode.NOT_FOUND
 
 
@@ -154,13 +154,13 @@ async def test_every_stage_answers_reflection_and_health(system: System) -> None
                 reflection_pb2.ServerReflectionRequest(list_services=""),
                 reflection_pb2.ServerReflectionRequest(file_containing_symbol=full_name),
             ]
-            listed, described = [a async for a in reflect.ServerReflectionInfo(iter(asked), timeout=10)]
+            listed, described = [a async for a in reflect.ServerReflectionInfo(iter(asked), timeout=60)]
             names = {s.name for s in listed.list_services_response.service}
             assert {full_name, "grpc.health.v1.Health"} <= names
             assert described.file_descriptor_response.file_descriptor_proto
 
             health = health_pb2_grpc.HealthStub(channel)
-            async for answer in health.Watch(health_pb2.HealthCheckRequest(service=full_name), timeout=30):
+            async for answer in health.Watch(health_pb2.HealthCheckRequest(service=full_name), timeout=60):
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     break
             else:
@@ -176,7 +176,7 @@ async def test_a_stage_called_by_grpc_answers_in_order_and_touches_no_stored_sco
     ]
     async with grpc.aio.insecure_channel(system.stack.addresses["ingest"]) as channel:
         stub = pipeline_pb2_grpc.IngestServiceStub(channel)
-        answers = [answer async for answer in stub.Ingest(iter(requests), timeout=10)]
+        answers = [answer async for answer in stub.Ingest(iter(requests), timeout=60)]
     assert [[post.symbol for post in answer.posts] for answer in answers] == [["ETH", "BTC"], [], []]
     assert answers[1].dropped.reason == "no_symbol"
     assert answers[2].rejected_reason
@@ -237,7 +237,7 @@ async def test_the_four_stage_services_hand_a_post_on_from_one_to_the_next(syste
     filtering = pipeline_pb2_grpc.FilterServiceStub(channels["filter"])
     scorer = pipeline_pb2_grpc.ScorerServiceStub(channels["scorer"])
     aggregator = pipeline_pb2_grpc.AggregatorServiceStub(channels["aggregator"])
-    ingested = [a async for a in ingest.Ingest(iter(pipeline_pb2.IngestRequest(raw_post=r) for r in raw), timeout=30)]
+    ingested = [a async for a in ingest.Ingest(iter(pipeline_pb2.IngestRequest(raw_post=r) for r in raw), timeout=60)]
     posts = [post for answer in ingested for post in answer.posts]
     copy = SocialPost()
     copy.CopyFrom(posts[-1])
@@ -245,15 +245,15 @@ async def test_the_four_stage_services_hand_a_post_on_from_one_to_the_next(syste
     copy.ClearField("author")
     posts.append(copy)
     asked = iter(pipeline_pb2.FilterRequest(post=post) for post in posts)
-    filtered = [answer async for answer in filtering.Filter(asked, timeout=30)]
+    filtered = [answer async for answer in filtering.Filter(asked, timeout=60)]
     assert all(answer.HasField("post") for answer in filtered)
     assert filtered[-1].post.factors.originality == 0
     assert filtered[0].post.factors.originality == 0.25
     scores = iter(pipeline_pb2.ScoreRequest(post=answer.post) for answer in filtered)
-    scored = [answer async for answer in scorer.Score(scores, timeout=30)]
+    scored = [answer async for answer in scorer.Score(scores, timeout=60)]
     assert all(answer.post.polarity > 0 for answer in scored)
     windows = iter(pipeline_pb2.AggregateRequest(post=answer.post) for answer in [*scored, scored[0]])
-    aggregated = [answer async for answer in aggregator.Aggregate(windows, timeout=30)]
+    aggregated = [answer async for answer in aggregator.Aggregate(windows, timeout=60)]
     closed = [a for answer in aggregated for a in answer.aggregates if a.symbol == "BTC"]
     assert closed
     assert sum(a.post_count for a in closed) < len(posts)

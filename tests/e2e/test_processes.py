@@ -17,9 +17,9 @@ from sentimesh.build import now_ms
 from sentimesh.bus import Bus
 from sentimesh.cli.gateway import GatewayError
 from sentimesh.cli.get import ask
+from sentimesh.connections import STAGES
 from sentimesh.embedded import free_port
 from sentimesh.settings import Settings
-from sentimesh.stack import STAGES
 from tests.e2e.test_pipeline import BULLISH, tweet
 
 SENTIMESH = str(Path(sys.executable).with_name("sentimesh"))
