@@ -154,7 +154,9 @@ class Bus:
 
     async def _close(self) -> None:
         if not self._client.is_closed:
-            await self._client.close()
+            # What nats-py would still send has nowhere to go while the broker is away.
+            with contextlib.suppress(OSError, nats.errors.Error):
+                await self._client.close()
         self._closed = True
 
     async def _on_error(self, error: Exception) -> None:
@@ -312,7 +314,7 @@ class Bus:
     async def publish_live(self, aggregate: SentimentAggregate) -> None:
         """Send a live score to whoever watches; it is not kept, the next one replaces it."""
         # While the broker is away longer than the client can buffer, there is nobody to tell.
-        with contextlib.suppress(nats.errors.Error):
+        with contextlib.suppress(nats.errors.Error, OSError):
             await self._client.publish(f"{LIVE_SUBJECT}.{aggregate.symbol}", aggregate.SerializeToString())
 
     async def lag(self, topic: Topic, durable: str) -> int:

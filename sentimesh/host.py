@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import nats.errors
+import nats.js.errors
 import stamina
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -48,12 +49,19 @@ def _key(message: Msg) -> _Key:
 
 async def _acknowledge(message: Msg) -> None:
     # Lost with the connection: the message comes again, and its outcome is stored once all the same.
-    with contextlib.suppress(nats.errors.Error):
+    with contextlib.suppress(nats.errors.Error, OSError):
         await message.ack()
 
 
 def _is_outage(error: Exception) -> bool:
     return isinstance(error, SentimeshError) and not isinstance(error, StorageRefusedError)
+
+
+def _is_broker_away(error: Exception) -> bool:
+    if isinstance(error, nats.js.errors.APIError):
+        # What the broker refuses it will refuse again.
+        return isinstance(error, nats.js.errors.ServerError | nats.js.errors.ServiceUnavailableError)
+    return isinstance(error, OSError | nats.errors.Error)
 
 
 class Observer(Protocol):
@@ -130,8 +138,7 @@ class StageWorker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop`` is set; what has been pulled by then is finished first."""
-        await self._take_consumer()
-        subscription = await self._bus.jetstream.pull_subscribe_bind(self.durable, stream=self.topic.stream)
+        subscription = await self._begin()
         confirming: asyncio.Queue[asyncio.Task[None]] = asyncio.Queue(BATCHES_IN_FLIGHT)
         next_tick = time.monotonic() + TICK_SECONDS
         previous: asyncio.Task[None] | None = None
@@ -168,6 +175,22 @@ class StageWorker:
         """Publish what an earlier run may not have published, without counting it again."""
         await self._bus.publish_confirmed([self._forward(o, {}) for o in outcomes if isinstance(o, Forward)])
 
+    async def _begin(self) -> JetStreamContext.PullSubscription:
+        """Take the consumer and subscribe to it, however often the broker goes away meanwhile."""
+        async for attempt in stamina.retry_context(
+            on=_is_broker_away, attempts=None, timeout=None, wait_initial=0.1, wait_max=RETRY_SECONDS, wait_jitter=0.5
+        ):
+            with attempt:
+                try:
+                    await self._take_consumer()
+                    subscription = await self._bus.jetstream.pull_subscribe_bind(self.durable, stream=self.topic.stream)
+                except Exception as error:
+                    if _is_broker_away(error):
+                        self._metrics.stage_errors.labels(self.name).inc()
+                        log.warning("stage.waiting", stage=self.name, error=type(error).__name__)
+                    raise
+        return subscription
+
     async def _take_consumer(self) -> None:
         connections = self._bus.connections
         await self._bus.take_consumer(
@@ -186,7 +209,7 @@ class StageWorker:
                 await self._take_consumer()
             messages: list[Msg] = await subscription.fetch(self._config.batch_size, timeout=FETCH_SECONDS)
             await self._linger(subscription, messages)
-        except (TimeoutError, nats.errors.Error):
+        except (OSError, nats.errors.Error):
             if not self._bus.connected:
                 await asyncio.sleep(FETCH_SECONDS)
             return []
@@ -211,7 +234,7 @@ class StageWorker:
         while (missing := self._config.batch_size - len(messages)) > 0 and (rest := until - time.monotonic()) > 0:
             try:
                 messages += await subscription.fetch(missing, timeout=rest)
-            except (TimeoutError, nats.errors.Error):
+            except (OSError, nats.errors.Error):
                 # What is here already goes on, whatever came of asking for more.
                 return
 

@@ -352,7 +352,7 @@ class Stack:
     async def _has_work(self, worker: StageWorker) -> bool:
         try:
             return await self._bus.lag(worker.topic, worker.durable) > 0
-        except nats.errors.Error:
+        except (OSError, nats.errors.Error):
             # The worker has not made its consumer yet, or the broker is away: not known before they are there.
             return True
 

@@ -195,7 +195,7 @@ class Deployment:
     async def kill(self, target: str) -> None:
         """End it with SIGKILL."""
         if target in STAGES:
-            process = self._stages[target]
+            process = self._stages.pop(target)
             process.kill()
             await process.wait()
         elif target == "influxdb" and self._influxd is not None:
@@ -218,6 +218,7 @@ class Deployment:
         """Wait until every consumer has finished what is in its stream, the writers included."""
         quiet_since = time.monotonic()
         while time.monotonic() < quiet_since + QUIET_SECONDS:
+            self._refuse_dead()
             if await self.backlog():
                 quiet_since = time.monotonic()
             await asyncio.sleep(0.1)
@@ -246,7 +247,8 @@ class Deployment:
             killed = time.monotonic()
             await self.kill(target)
             await self.start(target)
-            while await self.backlog() > usual or not await self._answers(target):  # noqa: ASYNC110 (others are asked)
+            while await self.backlog() > usual or not await self._answers(target):
+                self._refuse_dead()
                 await asyncio.sleep(0.05)
             recoveries.append(time.monotonic() - killed)
 
@@ -266,10 +268,14 @@ class Deployment:
 
     async def _serving(self) -> None:
         while not all([await self._answers(name) for name in self._names]):
-            for name, process in self._stages.items():
-                if process.returncode is not None:
-                    raise RuntimeError(f"{name} ended with {process.returncode}: {self._log(name).read_text()}")
+            self._refuse_dead()
             await asyncio.sleep(0.05)
+
+    def _refuse_dead(self) -> None:
+        """Raise RuntimeError when a stage has ended that nobody killed."""
+        for name, process in self._stages.items():
+            if process.returncode is not None:
+                raise RuntimeError(f"{name} ended with {process.returncode}: {self._log(name).read_text()}")
 
     async def _start_server(self, name: str) -> None:
         wanted = {"nats": name == "nats", "redis": name == "valkey", "postgres": name == "postgres"}

@@ -32,21 +32,34 @@ class Broker:
 
     bus: Bus
     process: asyncio.subprocess.Process
+    config: Path
+
+    async def start(self) -> None:
+        """Start it again after its death."""
+        self.process = await started(self.config)
+
+
+async def started(config: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(nats_binary(), "-c", config, stderr=subprocess.DEVNULL)
 
 
 @contextlib.asynccontextmanager
 async def broker_with(folder: Path, config: str, credentials: str = "", scheme: str = "nats") -> AsyncIterator[Broker]:
     port = free_port()
-    (folder / "nats.conf").write_text(f'host: {HOST}\nport: {port}\njetstream {{ store_dir: "{folder}" }}\n{config}\n')
-    process = await asyncio.create_subprocess_exec(nats_binary(), "-c", folder / "nats.conf", stderr=subprocess.DEVNULL)
+    path = folder / "nats.conf"
+    path.write_text(f'host: {HOST}\nport: {port}\njetstream {{ store_dir: "{folder}" }}\n{config}\n')
+    process = await started(path)
+    broker: Broker | None = None
     try:
         async for attempt in stamina.retry_context(on=OSError, attempts=None, timeout=60, wait_max=0.05):
             with attempt:
                 _, writer = await asyncio.open_connection(HOST, port)
                 writer.close()
         async with Bus(SecretStr(f"{scheme}://{credentials}{HOST}:{port}"), partitions=4) as bus:
-            yield Broker(bus, process)
+            broker = Broker(bus, process, path)
+            yield broker
     finally:
+        process = broker.process if broker else process
         if process.returncode is None:
             process.kill()
         await process.wait()

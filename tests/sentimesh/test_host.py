@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
+import nats.js.errors
 import pytest
 import stamina
 from nats.aio.msg import Msg
@@ -18,6 +20,7 @@ from sentimesh.pb.pipeline_pb2 import DeadLetter, RawPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
 from sentimesh.stage import Delivery, Drop, Forward, Outcome, Reject
 from sentimesh.telemetry import Metrics, Tracing
+from tests.sentimesh.test_bus import broker_with
 
 
 class ObedientStage:
@@ -256,6 +259,37 @@ async def test_what_is_handed_out_again_while_it_is_worked_on_is_not_worked_on_t
     await work(bus, stage, config=WorkerConfig(batch_size=4, ack_wait_seconds=1))
     assert stage.sequences == list(range(stage.sequences[0], stage.sequences[0] + 10))
     assert len(await stored(bus, NORMALIZED)) == 10
+
+
+async def test_a_broker_that_dies_while_a_worker_begins_is_waited_for(tmp_path: Path) -> None:
+    stage, metrics, stop = ObedientStage(), Metrics(), asyncio.Event()
+
+    def waited() -> float | None:
+        return metrics.registry.get_sample_value("social_stage_errors_total", {"stage": "ingest"})
+
+    async with broker_with(tmp_path, "") as broker, asyncio.TaskGroup() as group:
+        broker.process.kill()
+        await broker.process.wait()
+        worker = StageWorker("ingest", stage, broker.bus, RAW, RawPost, metrics=metrics, tracing=Tracing("test", None))
+        group.create_task(worker.run(stop))
+        while not waited():  # noqa: ASYNC110 (a metric)
+            await asyncio.sleep(0.01)
+        await broker.start()
+        await broker.bus.publish_confirmed([("social.raw.twitter", RawPost(payload=b"go 1"), "1", {})])
+        while not stage.sequences:  # noqa: ASYNC110 (the stage of the test)
+            await asyncio.sleep(0.01)
+        stop.set()
+    assert stage.sequences == [1]
+
+
+async def test_a_consumer_that_the_broker_refuses_ends_the_worker(bus: Bus) -> None:
+    refused = WorkerConfig(ack_wait_seconds=-1)
+    worker = StageWorker(
+        "ingest", ObedientStage(), bus, RAW, RawPost,
+        metrics=Metrics(), tracing=Tracing("test", None), config=refused,
+    )  # fmt: skip
+    with pytest.raises(nats.js.errors.APIError):
+        await worker.run(asyncio.Event())
 
 
 async def test_streams_are_made_idempotently_with_their_retention(bus: Bus, nats_url: str) -> None:
