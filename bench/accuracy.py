@@ -8,8 +8,8 @@ negative, its documentation's thresholds); AUC is bullish against bearish by pol
 
 Every text is scored as the pipeline scores it. Rows "card's batches" run the stored graph as it was run for the card:
 padded batches of 32, shortest texts first, whose quantised activations depend on their neighbours. Fails where these
-are under the card by more than rounding, or the pipeline's scores by more than 0.006: that is how much quantised
-activations alone can move (mini with none, floats throughout and the same weights, is that much under its card).
+are under the card by more than rounding, or the pipeline's scores by more than 0.004: the same weights with no
+activation quantised are up to 0.006 under it, so that is chance and not what a model knows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CARD = {
     "sentimesh-mini": ((0.854, 0.813, 0.969), (0.779, 0.768, 0.920), (0.683, 0.633, 0.838)),
     "vader": ((0.494, 0.447, 0.739), (0.407, 0.392, 0.604), (0.403, 0.386, 0.654)),
 }
-TOLERANCE, ROUNDING = 0.006, 0.0006
+TOLERANCE, ROUNDING = 0.004, 0.0006
 BATCH = 256
 CARDS_BATCH, CARDS_WAY = 32, " card's batches"
 BAR = 50

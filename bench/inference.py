@@ -6,10 +6,10 @@ bert-base is made here: 12 layers of 768, random weights, the shipped tokenizer,
 does it; bert-base-float is the same before that. The tables:
 
 1. by tokens a text, texts a batch and threads, tokenizing included, nothing cached;
-2. a batch of 32 with lengths as posts on X have them: each text alone, in one padded batch, in buckets of like length
-   (at most a tenth padding), whatever of these the scorer does with that graph;
-3. the scorer stage on the X recording as it comes out of ingest and filter, in batches of 32, cache on and off. A post
-   that names two symbols comes twice, as two mentions.
+2. 128 texts with lengths as posts on X have them: each text alone, in padded batches of 32 as they come, in buckets of
+   like length (under a tenth padding), whatever of these the scorer does with that graph;
+3. the scorer stage on the X recording as it comes out of ingest and filter, 128 at once as its worker takes them from a
+   full queue, cache on and off. A post that names two symbols comes twice, as two mentions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from filter_svc.known_bots import MemoryKnownBots
 from filter_svc.service import FilterStage
 from ingest_svc.claims import MemoryClaims
 from ingest_svc.service import IngestStage
-from scorer_svc.buckets import buckets
+from scorer_svc.buckets import buckets, filled_length
 from scorer_svc.graph import open_graph
 from scorer_svc.ladder import ModelLadder
 from scorer_svc.model_files import CONFIG, GRAPH, TOKENIZER, ModelFiles, find_model
@@ -50,6 +50,7 @@ from sentimesh.model_store.quantize import quantize
 from sentimesh.pb.pipeline_pb2 import FilteredPost
 from sentimesh.pb.social_sentiment_pb2 import SocialPost
 from sentimesh.settings import DEFAULT_SYMBOLS
+from sentimesh.stack import LIKE_LENGTHS_OUT_OF
 from sentimesh.stage import Delivery, Forward, Outcome
 from sentimesh.symbols import TrackedExtractor, load_assets
 from tests.scorer_svc.bert import bert_graph
@@ -59,6 +60,7 @@ RECORDING = Path(__file__).resolve().parents[2] / "shared" / "data" / "posts" / 
 BERT, BERT_FLOAT = "bert-base", "bert-base-float"
 BATCH = 32
 BATCHES = (1, 8, BATCH)
+AT_ONCE = LIKE_LENGTHS_OUT_OF * BATCH
 LENGTHS = (16, 32, 64, 128)
 THREADS = (1, 2)
 # A log-normal distribution with the median and the ninetieth percentile of posts on X.
@@ -86,9 +88,9 @@ def words(tokenizer: Tokenizer) -> list[str]:
 
 
 def mixed_lengths(rng: random.Random) -> list[int]:
-    """Return a batch of lengths as posts on X have them, 8 to 128 tokens."""
+    """Return lengths as posts on X have them, 8 to 128 tokens."""
     sigma = math.log(MIX_P90 / MIX_MEDIAN) / P90_SIGMAS
-    return [min(128, max(8, round(rng.lognormvariate(math.log(MIX_MEDIAN), sigma)))) for _ in range(BATCH)]
+    return [min(128, max(8, round(rng.lognormvariate(math.log(MIX_MEDIAN), sigma)))) for _ in range(AT_ONCE)]
 
 
 def make_bert(folder: Path) -> tuple[ModelFiles, ModelFiles]:
@@ -129,12 +131,21 @@ def by_length(model: ModelFiles, rounds: int) -> Iterator[tuple[int, int, list[f
         scorer.close()
 
 
-def grouped_runs(model: ModelFiles, groups: Sequence[Sequence[int]], texts: Sequence[str]) -> Callable[[], object]:
-    """Return what runs the texts in these groups, each padded to its longest, on one thread; tokenizing left out."""
-    session = open_graph(model.folder / GRAPH).session
+def grouped_runs(
+    model: ModelFiles, groups: Sequence[Sequence[int]], texts: Sequence[str], length: Callable[[int], int]
+) -> Callable[[], object]:
+    """Return what runs the texts in these groups on one thread, tokenizing left out.
+
+    ``length``: to how many tokens a group is padded, by those of its longest text.
+    """
+    session = open_graph(model.folder / GRAPH, ranges=model.ranges).session
     tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
-    tokenizer.enable_padding()
-    encoded = [tokenizer.encode_batch([texts[position] for position in group]) for group in groups]
+    encoded = []
+    for group in groups:
+        tokenizer.no_padding()
+        plain = tokenizer.encode_batch([texts[position] for position in group])
+        tokenizer.enable_padding(length=length(max(len(encoding.ids) for encoding in plain)))
+        encoded.append(tokenizer.encode_batch([texts[position] for position in group]))
     inputs = [
         {
             "input_ids": np.array([encoding.ids for encoding in group], dtype=np.int64),
@@ -146,14 +157,19 @@ def grouped_runs(model: ModelFiles, groups: Sequence[Sequence[int]], texts: Sequ
 
 
 def by_grouping(model: ModelFiles, rounds: int) -> list[float]:
-    """Return milliseconds a post with each text alone, in one padded batch, in buckets."""
+    """Return milliseconds a post with each text alone, in padded batches, in buckets."""
     tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
     rng = random.Random(7)  # noqa: S311 - the same texts every time, nothing secret
     lengths = mixed_lengths(rng)
     vocabulary = words(tokenizer)
     texts = [" ".join(rng.choices(vocabulary, k=length - SPECIAL_TOKENS)) for length in lengths]
-    ways = ([[n] for n in range(BATCH)], [range(BATCH)], buckets(lengths))
-    return [best_ms(grouped_runs(model, groups, texts), BATCH, rounds) for groups in ways]
+    padded = [range(first, first + BATCH) for first in range(0, AT_ONCE, BATCH)]
+    ways: list[tuple[Sequence[Sequence[int]], Callable[[int], int]]] = [
+        ([[n] for n in range(AT_ONCE)], int),
+        (padded, int),
+        (buckets(lengths, max_texts=BATCH), filled_length),
+    ]
+    return [best_ms(grouped_runs(model, groups, texts, length), AT_ONCE, rounds) for groups, length in ways]
 
 
 class Passage(NamedTuple):
@@ -167,7 +183,7 @@ class Passage(NamedTuple):
 
 
 def through_scorer(model: ModelFiles, wanted: int, threads: int, cache_size: int) -> Passage:
-    """Score recorded mentions as the stage does, in batches; in a process of its own, for the memory's sake."""
+    """Score recorded mentions as the stage does; in a process of its own, for the memory's sake."""
     mentions = asyncio.run(filtered(wanted))
     ran = 0
 
@@ -185,8 +201,8 @@ def through_scorer(model: ModelFiles, wanted: int, threads: int, cache_size: int
         await stage.start()
         ran = 0
         began = time.perf_counter()
-        for at in range(0, len(mentions), BATCH):
-            await stage.process([Delivery(mention, at + n) for n, mention in enumerate(mentions[at : at + BATCH])])
+        for at in range(0, len(mentions), AT_ONCE):
+            await stage.process([Delivery(mention, at + n) for n, mention in enumerate(mentions[at : at + AT_ONCE])])
         seconds = time.perf_counter() - began
         resident = psutil.Process().memory_info().rss / 2**20
         await stage.close()
@@ -228,7 +244,7 @@ def print_by_length(models: Sequence[tuple[str, ModelFiles, int]]) -> None:
 
 def print_by_grouping(models: Sequence[tuple[str, ModelFiles, int]]) -> None:
     """Print the second table."""
-    print(f"\n{'X lengths, batch 32, one thread':<32} {'alone':>8} {'padded':>8} {'buckets':>8}  ms/post")
+    print(f"\n{'X lengths, 128 texts, one thread':<32} {'alone':>8} {'padded':>8} {'buckets':>8}  ms/post")
     for name, model, rounds in models:
         alone, padded, in_buckets = by_grouping(model, rounds)
         print(f"{name:<32} {alone:>8.2f} {padded:>8.2f} {in_buckets:>8.2f}", flush=True)

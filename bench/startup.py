@@ -46,7 +46,7 @@ def scored(number: int, posts: int, now_ms: int, chance: random.Random) -> Publi
         confidence=0.5,
         credibility_score=chance.uniform(0.3, 1),
         engagement_weight=chance.uniform(0.1, 10),
-        model_version="sentimesh-base-2",
+        model_version="sentimesh-base-2.1",
     )
     return f"social.scored.{symbol}", message, f"{number}/{symbol}/scorer", {}
 

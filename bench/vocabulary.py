@@ -27,7 +27,7 @@ from bench.accuracy import DATA as LABELLED
 from bench.accuracy import labelled, measure
 from ingest_svc.normalize import normalize
 from ingest_svc.text import own_words
-from scorer_svc.model_files import CONFIG, GRAPH, TOKENIZER, find_model
+from scorer_svc.model_files import TOKENIZER, files_of, find_model
 from scorer_svc.onnx_model import OnnxModel
 from scorer_svc.vocabulary import Entry, Group, load_vocabulary
 from scorer_svc.vocabulary_tokens import added_tokens, extend_model
@@ -134,8 +134,9 @@ def without_own_tokens(source: Path, target: Path) -> None:
     ]
     target.mkdir()
     (target / TOKENIZER).write_text(json.dumps(content), "utf-8")
-    for name in (GRAPH, CONFIG):
-        shutil.copy(source / name, target / name)
+    for name in files_of(source):
+        if name != TOKENIZER:
+            shutil.copy(source / name, target / name)
 
 
 def compare_tokens(entries: Sequence[Entry], examples: int) -> None:

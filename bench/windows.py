@@ -91,7 +91,7 @@ def posts(count: int, span_ms: int, symbols: Sequence[str]) -> Iterator[bytes]:
             confidence=rng.random(),
             credibility_score=rng.uniform(0.3, 1),
             engagement_weight=rng.uniform(0.1, 10),
-            model_version="sentimesh-base-2",
+            model_version="sentimesh-base-2.1",
         ).SerializeToString()
 
 

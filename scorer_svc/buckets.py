@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
-MAX_PADDING = 0.1
-MAX_TEXTS = 32
 
+def filled_length(tokens: int) -> int:
+    """Return to how many tokens a text is filled up: a multiple of 1, 2, 4, 8 …, less than a tenth of it padding.
 
-def buckets(lengths: Sequence[int], *, max_padding: float = MAX_PADDING, max_texts: int = MAX_TEXTS) -> list[list[int]]:
-    """Return the positions of texts in groups, each position once, shortest texts first.
-
-    ``lengths``: tokens of each text, at least one. Of the tokens of a group, filled up to its longest text, at most
-    ``max_padding`` (0.0 to 1.0, exclusive) are padding; it has at most ``max_texts`` texts.
+    It is the text's own length that decides, so a text has the same shape in any company.
     """
-    groups: list[list[int]] = []
-    tokens = 0
-    for position in sorted(range(len(lengths)), key=lengths.__getitem__):
-        length = lengths[position]
-        tokens += length
-        if not groups or len(groups[-1]) == max_texts or tokens < (1.0 - max_padding) * length * (len(groups[-1]) + 1):
-            groups.append([])
-            tokens = length
-        groups[-1].append(position)
-    return groups
+    width = 1
+    # With twice the width the longest padding, one less than that, is still under a tenth.
+    while _multiple(tokens, 2 * width) > 10 * (2 * width - 1):
+        width *= 2
+    return _multiple(tokens, width)
+
+
+def buckets(lengths: Sequence[int], *, max_texts: int) -> list[list[int]]:
+    """Return the positions of texts in groups of one :func:`filled_length`, each position once, longest texts first.
+
+    ``lengths``: tokens of each text, at least one. A group has at most ``max_texts`` texts.
+    """
+    alike: dict[int, list[int]] = defaultdict(list)
+    for position, tokens in enumerate(lengths):
+        alike[filled_length(tokens)].append(position)
+    return [
+        alike[length][first : first + max_texts]
+        for length in sorted(alike, reverse=True)
+        for first in range(0, len(alike[length]), max_texts)
+    ]
+
+
+def _multiple(tokens: int, width: int) -> int:
+    return -(-tokens // width) * width

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
+from scorer_svc.activation_ranges import fix_ranges, quantised_activations
 from scorer_svc.first_token import first_token_only
 from scorer_svc.sentiment import Device, ModelError
 from sentimesh.native import has_vnni
@@ -21,30 +22,34 @@ SLOWER_THAN_ITS_PARTS: dict[Device, list[str]] = {"cpu": ["SkipLayerNormFusion"]
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A graph that can run; ``quantises_activations`` where a scale is that of a whole input, neighbours included."""
+    """A graph that can run; ``neighbours_matter`` where activations are quantised by the range of a whole input."""
 
     session: onnxruntime.InferenceSession
-    quantises_activations: bool
+    neighbours_matter: bool
 
 
-def open_graph(path: Path, device: Device = "cpu") -> Graph:
+def open_graph(path: Path, device: Device = "cpu", ranges: Path | None = None) -> Graph:
     """Load a graph and spare what its logits are not made of (:func:`first_token_only`).
 
-    Raises what onnx and ONNX Runtime raise: neither has a base class of its own for that.
+    ``ranges``: the file with those of all activations that it quantises, to be fixed (:func:`fix_ranges`). Raises
+    ModelError when it cannot be used, and what onnx and ONNX Runtime raise: neither has a base class for that.
     """
     model = onnx.load(path, load_external_data=False)
     # Weights in files of their own are found from the graph's place alone, so such a graph runs as it is.
     external = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
-    spared = not external and first_token_only(model)
+    changed = not external and first_token_only(model)
+    if ranges is not None and not external:
+        fix_ranges(model, ranges)
+        changed = True
     return Graph(
         onnxruntime.InferenceSession(
-            model.SerializeToString() if spared else path,
+            model.SerializeToString() if changed else path,
             session_options(),
             # What a device has no kernel for is computed by the processor.
             providers=list(dict.fromkeys((PROVIDERS[device], PROVIDERS["cpu"]))),
             disabled_optimizers=SLOWER_THAN_ITS_PARTS[device],
         ),
-        any(node.op_type == "DynamicQuantizeLinear" for node in model.graph.node),
+        bool(quantised_activations(model)),
     )
 
 

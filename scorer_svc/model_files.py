@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from scorer_svc.activation_ranges import ACTIVATION_RANGES
 from scorer_svc.manifest import MANIFEST, read_manifest
 from scorer_svc.sentiment import Label, ModelError
 
@@ -41,6 +42,11 @@ class ModelFiles:
     max_positions: int
     digests: Mapping[str, str]
 
+    @property
+    def ranges(self) -> Path | None:
+        """Where the ranges of its activations are; None for a model without."""
+        return self.folder / ACTIVATION_RANGES if ACTIVATION_RANGES in self.digests else None
+
 
 def shipped_models() -> list[str]:
     """Return the names of the models that come with the program."""
@@ -68,19 +74,25 @@ def read_model(folder: Path, name: str) -> ModelFiles:
     """Return the model in a folder that has all its files; ``name`` is the version's first part. Raises ModelError."""
     labels, max_positions = read_config(folder / CONFIG)
     manifest = read_manifest(folder)
-    digests = {file: _sha256(folder / file) for file in FILES}
+    files = files_of(folder)
+    digests = {file: _sha256(folder / file) for file in files}
     if manifest is not None:
-        changed = [file for file in FILES if manifest.files.get(file) != digests[file]]
+        changed = [file for file in {**digests, **manifest.files} if manifest.files.get(file) != digests.get(file)]
         if changed:
             raise ModelError(
                 f"{' and '.join(changed)} in {folder} is not what its manifest says (SHA-256): "
                 f"`sentimesh models pull` {manifest.name} again"
             )
         return ModelFiles(folder, labels, manifest.version, max_positions, digests)
-    digest = hashlib.sha256(b"".join(bytes.fromhex(digests[file]) for file in FILES)).hexdigest()
+    digest = hashlib.sha256(b"".join(bytes.fromhex(digests[file]) for file in files)).hexdigest()
     releases = json.loads((SHIPPED / RELEASES).read_bytes())
     version = releases.get(digest, f"{name}-{digest[:8]}")
     return ModelFiles(folder, labels, version, max_positions, digests)
+
+
+def files_of(folder: Path) -> list[str]:
+    """Return the names of the files that a model consists of: three, and with int8 activations of fixed range four."""
+    return [*FILES, ACTIVATION_RANGES] if (folder / ACTIVATION_RANGES).is_file() else [*FILES]
 
 
 def _folder(name: str, store: Path | None) -> Path:

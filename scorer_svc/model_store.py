@@ -13,6 +13,7 @@ def load_model(
     *,
     store: Path | None = None,
     threads: int = 1,
+    batch_size: int = 32,
     max_length: int = 128,
     cache_size: int = 32_768,
     device: Device = "cpu",
@@ -20,8 +21,7 @@ def load_model(
 ) -> SentimentModel:
     """Load ``vader``, a shipped model (``sentimesh-base``, ``sentimesh-mini``), a stored one or the one in a folder.
 
-    ``store``: the folder of the stored ones. ``threads``: texts scored at once; this and the others as
-    :class:`OnnxModel` has them. Raises ModelError.
+    ``store``: the folder of the stored ones; the others as :class:`OnnxModel` has them. Raises ModelError.
     """
     # Imported when one is wanted: ONNX Runtime takes longer to load than the rest, and only the scorer needs it.
     if name == "vader":
@@ -34,6 +34,7 @@ def load_model(
     return OnnxModel(
         find_model(name, store),
         threads=threads,
+        batch_size=batch_size,
         max_length=max_length,
         cache_size=cache_size,
         device=device,

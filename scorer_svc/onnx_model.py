@@ -10,23 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from scorer_svc.buckets import buckets
+from scorer_svc.buckets import buckets, filled_length
 from scorer_svc.graph import PROVIDERS, open_graph, refuse_missing_device
 from scorer_svc.model_files import GRAPH, TOKENIZER, ModelFiles
 from scorer_svc.score_cache import ScoreCache
 from scorer_svc.sentiment import Device, ModelError, Sentiment
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+TOKEN_ID = np.dtype(np.int64)
 
 
 class OnnxModel:
     """Scores texts with the model of a folder; a text's score depends on that text and on nothing else.
 
-    The int8 graphs quantise activations dynamically over a whole input tensor, so in a padded batch a score
-    would depend on its neighbours (by up to 0.2 in polarity). There each text runs alone and unpadded. A graph of
-    floats runs texts of like length together (:func:`buckets`); what company does to a score there is rounding, under
-    1e-5. Up to ``threads`` runs go on at once. Texts that are the same to the tokenizer run once while the cache holds
-    them.
+    Texts of like length run together (:func:`buckets`), several such runs at once. With activations made int8 by
+    fixed ranges a score is the same to the bit in any company, as the shipped models' are; with floats company is
+    rounding, under 1e-5. An int8 graph without ranges takes each from the whole batch, so that a score would depend
+    on its neighbours (by up to 0.2 in polarity): there each text runs alone and unpadded. Texts that are the same to
+    the tokenizer run once while the cache holds them.
     """
 
     def __init__(
@@ -34,13 +35,16 @@ class OnnxModel:
         model: ModelFiles,
         *,
         threads: int = 1,
+        batch_size: int = 32,
         max_length: int = 128,
         cache_size: int = 32_768,
         device: Device = "cpu",
         on_scored: Callable[[int, int], None] = lambda _hits, _misses: None,
     ) -> None:
-        """Load the model; a text is cut after ``max_length`` tokens, ``cache_size`` scores are kept (0.6 kB each).
+        """Load the model.
 
+        ``threads``: runs at once, each on one core. ``batch_size``: texts a run, at most. A text is cut after
+        ``max_length`` tokens, ``cache_size`` scores are kept (0.6 kB each).
         ``on_scored(hits, misses)`` is told of each call, in its thread: how many texts were answered without a run of
         their own, and how many ran. Raises ModelError when the files do not make a classifier, or for the device.
         """
@@ -51,8 +55,10 @@ class OnnxModel:
             raise ModelError(f"max_length is {max_length}: {self._graph} takes 3 to {model.max_positions} tokens")
         refuse_missing_device(device)
         try:
-            graph = open_graph(self._graph, device)
+            graph = open_graph(self._graph, device, model.ranges)
             self._tokenizer = Tokenizer.from_file(str(model.folder / TOKENIZER))
+        except ModelError:
+            raise
         except Exception as error:
             # Neither library has a base class of its own for what it raises.
             raise ModelError(f"the model in {model.folder} cannot be loaded: {error}; export it again") from error
@@ -65,7 +71,10 @@ class OnnxModel:
         if not set(self._inputs) <= set(INPUTS):
             raise ModelError(f"{self._graph} wants {', '.join(self._inputs)}; only {', '.join(INPUTS)} can be given")
         # What a graph without a mask would make of padding nobody knows.
-        self._in_buckets = INPUTS[1] in self._inputs and not graph.quantises_activations
+        self._in_buckets = INPUTS[1] in self._inputs and not graph.neighbours_matter
+        self._max_length = max_length
+        self._threads = threads
+        self._batch_size = batch_size
         self._cache = ScoreCache(cache_size)
         self._on_scored = on_scored
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sentiment")
@@ -95,16 +104,22 @@ class OnnxModel:
     def _token_ids(self, text: str) -> bytes:
         # As a batch of one: encode() holds the GIL, encode_batch_fast() does not.
         [encoding] = self._tokenizer.encode_batch_fast([text])
-        return np.array(encoding.ids, dtype=np.int64).tobytes()
+        return np.array(encoding.ids, dtype=TOKEN_ID).tobytes()
 
     def _groups(self, keys: Sequence[bytes]) -> list[list[bytes]]:
         if not self._in_buckets:
             return [[key] for key in keys]
-        return [[keys[position] for position in bucket] for bucket in buckets([len(key) for key in keys])]
+        lengths = [len(key) // TOKEN_ID.itemsize for key in keys]
+        # Every thread gets its share of texts that are all of one length.
+        max_texts = min(self._batch_size, max(1, math.ceil(len(keys) / self._threads)))
+        return [[keys[position] for position in bucket] for bucket in buckets(lengths, max_texts=max_texts)]
 
     def _run(self, group: Sequence[bytes]) -> list[Sentiment]:
-        texts = [np.frombuffer(key, dtype=np.int64) for key in group]
-        ids = np.zeros((len(texts), max(text.size for text in texts)), dtype=np.int64)
+        texts = [np.frombuffer(key, dtype=TOKEN_ID) for key in group]
+        length = max(text.size for text in texts)
+        if self._in_buckets:
+            length = min(filled_length(length), self._max_length)
+        ids = np.zeros((len(texts), length), dtype=TOKEN_ID)
         mask = np.zeros_like(ids)
         for row, text in enumerate(texts):
             ids[row, : text.size] = text

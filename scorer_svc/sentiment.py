@@ -38,7 +38,7 @@ class SentimentModel(Protocol):
 
     @property
     def model_version(self) -> str:
-        """Name and version, for example ``sentimesh-base-2``."""
+        """Name and version, for example ``sentimesh-base-2.1``."""
         ...
 
     def score(self, texts: Sequence[str]) -> list[Sentiment]:

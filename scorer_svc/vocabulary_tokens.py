@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 from tokenizers import AddedToken, Tokenizer
 
-from scorer_svc.model_files import CONFIG, FILES, GRAPH, TOKENIZER
+from scorer_svc.activation_ranges import ACTIVATION_RANGES
+from scorer_svc.model_files import CONFIG, FILES, GRAPH, TOKENIZER, files_of
 from scorer_svc.sentiment import ModelError
 from scorer_svc.vocabulary import Entry
 
@@ -49,6 +50,8 @@ def extend_model(source: Path, target: Path, entries: Iterable[Entry]) -> Extens
     onnx.save(model, target / GRAPH)
     tokenizer.save(str(target / TOKENIZER))
     (target / CONFIG).write_text(json.dumps(config | {"vocab_size": before + len(new)}, indent=1), "utf-8")
+    if ACTIVATION_RANGES in files_of(source):
+        (target / ACTIVATION_RANGES).write_bytes((source / ACTIVATION_RANGES).read_bytes())
     kept = tuple(entry.token for entry in single if entry not in new)
     return Extension(tuple(entry.token for entry in new), kept)
 

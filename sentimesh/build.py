@@ -124,6 +124,7 @@ def _load(settings: Settings, metrics: Metrics, name: str, device: Device, threa
         store.source(store.primary(name)),
         store=store.folder,
         threads=threads,
+        batch_size=options.batch_size,
         max_length=options.max_length,
         cache_size=options.score_cache_entries,
         device=device,

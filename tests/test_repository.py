@@ -19,8 +19,8 @@ MAX_CODE_LINES = 450
 # Five multipliers and what they are counted from, each shared by replicas and done without while Redis is away.
 MAX_FILTER_LINES = 1000
 # Three kinds of models, the order in which they stand in for each other, a second one to compare with, the
-# vocabulary that models are given, and what of their graphs need not be computed.
-MAX_SCORER_LINES = 1100
+# vocabulary that models are given, what of their graphs need not be computed, and ranges that make texts independent.
+MAX_SCORER_LINES = 1200
 # Bus, health, metrics and settings are the host's (ARCHITECTURE: a stage is a pure function with a host around it).
 HOST_MODULES = (
     "nats",

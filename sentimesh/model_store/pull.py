@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scorer_svc.manifest import MANIFEST, Manifest
-from scorer_svc.model_files import CONFIG, FILES, GRAPH, TOKENIZER, read_config, read_model
+from scorer_svc.model_files import CONFIG, FILES, GRAPH, TOKENIZER, files_of, read_config, read_model
 from scorer_svc.vocabulary import load_vocabulary
 from scorer_svc.vocabulary_tokens import extend_model
 from sentimesh.model_store.errors import ModelStoreError, refuse_full_disk
@@ -79,8 +79,9 @@ def pull_local(
     with store.locked():
         copied = store.downloads(name, "local")
         try:
-            for file in (TOKENIZER, CONFIG):
-                shutil.copyfile(folder / file, copied / file)
+            for file in files_of(folder):
+                if file != GRAPH:
+                    shutil.copyfile(folder / file, copied / file)
             copy_graph(graph, copied / GRAPH)
             return _store(store, copied, name, making, Origin(str(path.resolve())))
         finally:
@@ -103,15 +104,16 @@ def _located(path: Path) -> tuple[Path, Path]:
 
 
 def _store(store: ModelStore, files: Path, name: str, making: Making, origin: Origin) -> Manifest:
-    """Make the folder of a model out of its three files and put it in the name's place."""
+    """Make the folder of a model out of its files and put it in the name's place."""
     with store.new(name) as folder:
         added, extended = 0, folder / "extended"
         if making.vocabulary:
             refuse_full_disk(folder, (files / GRAPH).stat().st_size, "adding the vocabulary")
             added = len(extend_model(files, extended, load_vocabulary()).added)
             files = extended
-        for file in (TOKENIZER, CONFIG):
-            shutil.copyfile(files / file, folder / file)
+        for file in files_of(files):
+            if file != GRAPH:
+                shutil.copyfile(files / file, folder / file)
         quantization = None
         if making.int8:
             quantization = quantize(files / GRAPH, folder / GRAPH)

@@ -187,7 +187,7 @@ class ScoredPost(_message.Message):
     engagement_weight: _builtins.float
     """0.1 to 10.0, logarithmic in the post's engagement."""
     model_version: _builtins.str
-    """Name and version of what scored it, for example "sentimesh-base-2"."""
+    """Name and version of what scored it, for example "sentimesh-base-2.1"."""
     @_builtins.property
     def post(self) -> Global___SocialPost: ...
     def __init__(

@@ -128,14 +128,15 @@ class Model(Section):
     finbert: Finbert = Finbert()
     # A FinBERT exported elsewhere (model.onnx, tokenizer.json, config.json): what finbert means while none is stored.
     model_path: str = "/models/finbert-onnx"
+    # Posts the model takes at once, at most, all of like length: found among four times as many, as far as they wait.
     batch_size: Positive = 32
-    # So long a batch that is not full waits for more, milliseconds: pays where a batch costs less than its posts do
-    # singly (cuda).
+    # So long the scorer waits for that many, milliseconds: pays where a batch costs much less than its posts do singly
+    # (cuda).
     linger_ms: Annotated[float, Field(ge=0, le=5000), _Number] = 0
     max_length: Annotated[int, Field(ge=8, le=512), _Number] = 128
     inference_device: Literal["cpu", "cuda"] = "cpu"
     fallback: str = "vader"
-    # Posts scored at once, each on one core.
+    # Batches scored at once, each on one core.
     threads: Positive = 2
     # Distinct texts whose score is remembered.
     score_cache_entries: Positive = 50_000

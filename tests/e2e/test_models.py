@@ -151,7 +151,7 @@ async def test_a_model_goes_wrong_and_is_mended_and_no_post_is_lost_or_scored_tw
     assert errors[0] == 1.0
     assert errors[1] >= 1.0
     # The batch with the bad post, and all after it, by the next model; the mended file is another version.
-    stood_in = [n for n, version in enumerate(versions) if version == "sentimesh-base-2"]
+    stood_in = [n for n, version in enumerate(versions) if version == "sentimesh-base-2.1"]
     assert stood_in == list(range(stood_in[0], 141))
     assert 40 <= stood_in[0] <= 90
     before, after = set(versions[: stood_in[0]]), set(versions[141:])

@@ -28,7 +28,7 @@ def model_folder(tmp_path: Path, config: object) -> Path:
 def test_a_shipped_model_is_found_by_name_and_has_its_released_version(name: str) -> None:
     model = find_model(name)
     assert model.folder == SHIPPED / name
-    assert model.version == f"{name}-2"
+    assert model.version == f"{name}-2.1"
     assert model.labels == ("negative", "neutral", "positive")
     assert model.max_positions == 512
 
@@ -36,7 +36,11 @@ def test_a_shipped_model_is_found_by_name_and_has_its_released_version(name: str
 def test_the_same_files_elsewhere_are_the_same_version_and_changed_ones_are_not(tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(SHIPPED / "sentimesh-mini", folder)
+    assert find_model(str(folder)).version == "sentimesh-mini-2.1"
+    (folder / "activation_ranges.json").rename(folder / "aside")
+    # The model's second release had none.
     assert find_model(str(folder)).version == "sentimesh-mini-2"
+    (folder / "aside").rename(folder / "activation_ranges.json")
     with (folder / "tokenizer.json").open("a") as file:
         file.write("\n")
     assert re.fullmatch(r"copy-[0-9a-f]{8}", find_model(str(folder)).version)

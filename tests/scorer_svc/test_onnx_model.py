@@ -6,7 +6,8 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,23 +52,24 @@ def alone() -> dict[str, Sentiment]:
     return {text: model.score([text])[0] for text in TEXTS}
 
 
+def _counted(run: Callable[..., object], sizes: list[int], names: None, inputs: dict[str, NDArray[np.int64]]) -> object:
+    sizes.append(len(inputs["input_ids"]))
+    return run(names, inputs)
+
+
 def test_a_graph_of_floats_runs_in_buckets_and_company_changes_only_rounding(tmp_path: Path) -> None:
     folder = tmp_path / "floats"
     shutil.copytree(find_model("sentimesh-mini").folder, folder)
     vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size()
     graph = bert_graph(layers=2, hidden=64, heads=4, vocabulary=vocabulary)
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    (folder / "activation_ranges.json").unlink()
     model = OnnxModel(find_model(str(folder)), threads=2, cache_size=0)
     sizes: list[int] = []
     run = model._session.run
-
-    def counted(names: None, inputs: dict[str, NDArray[np.int64]]) -> object:
-        sizes.append(len(inputs["input_ids"]))
-        return run(names, inputs)
-
     texts = [f"{text} {word}" for text in TEXTS for word in ("now", "never", "later", "again")]
     singly = [model.score([text])[0] for text in texts]
-    model._session = SimpleNamespace(run=counted)
+    model._session = SimpleNamespace(run=partial(_counted, run, sizes))
     together = model.score(texts)
     assert max(sizes) >= 4
     assert len({score.polarity for score in singly}) > 10
@@ -81,9 +83,17 @@ def test_a_graph_of_floats_runs_in_buckets_and_company_changes_only_rounding(tmp
 def test_a_texts_score_is_bit_identical_in_any_company_and_order(alone: dict[str, Sentiment], seed: int) -> None:
     rng = random.Random(seed)
     texts = rng.sample(TEXTS, len(TEXTS)) + rng.sample(TEXTS, 3)
-    model = OnnxModel(find_model("sentimesh-mini"), threads=2, cache_size=0)
-    assert model.score(texts) == [alone[text] for text in texts]
-    model.close()
+    company = [" ".join(rng.choices(("bull", "sell", "btc", "now"), k=rng.randint(1, 60))) for _ in range(40)]
+    together = rng.sample(texts + company, len(texts) + len(company))
+    for threads in (1, 2):
+        model = OnnxModel(find_model("sentimesh-mini"), threads=threads, cache_size=0)
+        sizes: list[int] = []
+        run = model._session.run
+        model._session = SimpleNamespace(run=partial(_counted, run, sizes))
+        scores = dict(zip(together, model.score(together), strict=True))
+        assert max(sizes) > 2
+        assert {text: scores[text] for text in texts} == {text: alone[text] for text in texts}
+        model.close()
 
 
 def test_the_cache_changes_no_score(mini: OnnxModel, alone: dict[str, Sentiment]) -> None:
@@ -92,7 +102,7 @@ def test_the_cache_changes_no_score(mini: OnnxModel, alone: dict[str, Sentiment]
 
 
 def test_scores_are_the_softmax_of_the_graph_run_on_that_text(alone: dict[str, Sentiment]) -> None:
-    """An independent reading of the outputs of the graph as it is stored, with its whole last layer."""
+    """An independent reading of the outputs of the graph as it is stored: its whole last layer, ranges as they come."""
     folder = find_model("sentimesh-mini").folder
     session = onnxruntime.InferenceSession(folder / "model.onnx", session_options(), providers=["CPUExecutionProvider"])
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -100,8 +110,9 @@ def test_scores_are_the_softmax_of_the_graph_run_on_that_text(alone: dict[str, S
         ids = np.array([tokenizer.encode(text).ids])
         [logits] = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
         negative, neutral, positive = np.exp(logits) / np.exp(logits).sum()
-        assert sentiment.polarity == pytest.approx(positive - negative, abs=0.02)
-        assert sentiment.confidence == pytest.approx(1 - neutral, abs=0.02)
+        # What the two ways to quantise may differ by; a class at the wrong place differs by much more.
+        assert sentiment.polarity == pytest.approx(positive - negative, abs=0.06)
+        assert sentiment.confidence == pytest.approx(1 - neutral, abs=0.06)
         assert sentiment.label == ("negative", "neutral", "positive")[int(np.argmax(logits))]
 
 
@@ -116,7 +127,7 @@ def test_scores_are_in_range_and_say_what_a_reader_would(alone: dict[str, Sentim
 
 def test_the_base_model_scores_too() -> None:
     model = OnnxModel(find_model("sentimesh-base"))
-    assert model.model_version == "sentimesh-base-2"
+    assert model.model_version == "sentimesh-base-2.1"
     assert [sentiment.label for sentiment in model.score(TEXTS[:2])] == ["positive", "negative"]
 
 
@@ -193,7 +204,8 @@ def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be loaded") as raised:
         OnnxModel(model)
     assert raised.value.error_type == "load"
-    shutil.copy(find_model("sentimesh-mini").folder / "model.onnx", tmp_path)
+    for name in ("model.onnx", "activation_ranges.json"):
+        shutil.copy(find_model("sentimesh-mini").folder / name, tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot be loaded"):
         OnnxModel(model)

@@ -149,7 +149,7 @@ async def test_real_models_in_order_of_preference() -> None:
     bullish, bearish = await run(stage, [make_post(f"reddit:{i}", text) for i, text in enumerate(texts)])
     assert scored(bullish).polarity > 0.5
     assert scored(bearish).polarity < -0.5
-    assert scored(bullish).model_version == "sentimesh-mini-2"
+    assert scored(bullish).model_version == "sentimesh-mini-2.1"
 
 
 async def test_what_a_client_tries_out_is_not_compared_with_a_second_model() -> None:

@@ -385,8 +385,26 @@ def test_an_int8_model_is_taken_as_it_is(store: ModelStore) -> None:
     shipped = find_model("sentimesh-mini")
     manifest = pull_local(store, shipped.folder, "copy")
     assert manifest.quantization == "int8, as it came"
-    assert manifest.version == "sentimesh-mini-2"
-    assert (store.folder / "copy" / "model.onnx").read_bytes() == (shipped.folder / "model.onnx").read_bytes()
+    assert manifest.version == "sentimesh-mini-2.1"
+    for name in ("model.onnx", "activation_ranges.json"):
+        assert (store.folder / "copy" / name).read_bytes() == (shipped.folder / name).read_bytes()
+    (store.folder / "copy" / "activation_ranges.json").unlink()
+    with pytest.raises(ModelError, match=r"activation_ranges\.json in .* is not what its manifest says"):
+        load_model("copy", store=store.folder)
+
+
+def test_ranges_that_were_added_to_a_stored_model_are_not_its_own(stored: ModelStore) -> None:
+    (stored.folder / "finbert" / "activation_ranges.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"activation_ranges\.json in .* is not what its manifest says"):
+        load_model("finbert", store=stored.folder)
+
+
+def test_ranges_of_another_graph_are_refused_before_the_model_is_stored(store: ModelStore, tmp_path: Path) -> None:
+    folder = make_tiny_bert(tmp_path / "mine")
+    (folder / "activation_ranges.json").write_text('{"x": [0, 1]}')
+    with pytest.raises(ModelError, match="is for another graph"):
+        pull_local(store, folder, "mine")
+    assert left(store) == set()
 
 
 def test_a_local_folder_that_is_no_model_is_refused(stored: ModelStore, tmp_path: Path) -> None:

@@ -68,13 +68,16 @@ async def scored_by(stage: ScorerStage) -> str:
 
 def test_without_a_store_the_shipped_models_are_listed(store: Path) -> None:
     lines = run("list")
-    assert [line.split()[:2] for line in lines[:2]] == [["*", "sentimesh-base"], ["sentimesh-mini", "sentimesh-mini-2"]]
+    assert [line.split()[:2] for line in lines[:2]] == [
+        ["*", "sentimesh-base"],
+        ["sentimesh-mini", "sentimesh-mini-2.1"],
+    ]
     assert lines[2:] == [f"model.primary is auto, fallback vader; {store}"]
     assert not store.exists()
 
 
 def test_what_is_pulled_is_listed_and_scores_once_it_is_chosen(mine: str, tmp_path: Path) -> None:
-    assert scoring() == "sentimesh-base-2"
+    assert scoring() == "sentimesh-base-2.1"
     assert run("use", "mine") == [f"{mine} scores from the next start on"]
     assert scoring() == mine
     [listed, *others] = [json.loads(line) for line in run("list", "--json")]
@@ -93,7 +96,7 @@ def test_the_one_in_use_is_not_removed_and_another_one_is(mine: str, store: Path
     run("use", "sentimesh-mini")
     assert run("remove", "mine") == ["mine removed"]
     assert not (store / "mine").exists()
-    assert scoring() == "sentimesh-mini-2"
+    assert scoring() == "sentimesh-mini-2.1"
     assert refusal("remove", "mine").startswith("there is no model mine: there are sentimesh-base")
 
 
@@ -106,7 +109,7 @@ def test_a_fallback_and_a_shadow_are_in_use_too(mine: str, key: str, monkeypatch
 def test_a_name_in_the_configuration_wins_and_use_says_so(mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENTIMESH__MODEL__PRIMARY", "sentimesh-mini")
     assert refusal("use", "mine").startswith("model.primary is set to sentimesh-mini (defaults and environment)")
-    assert scoring() == "sentimesh-mini-2"
+    assert scoring() == "sentimesh-mini-2.1"
     monkeypatch.setenv("SENTIMESH__MODEL__PRIMARY", "mine")
     assert scoring() == mine
 
@@ -114,8 +117,8 @@ def test_a_name_in_the_configuration_wins_and_use_says_so(mine: str, monkeypatch
 def test_verify_goes_through_all_and_names_what_is_wrong(mine: str, store: Path) -> None:
     assert run("verify") == [
         f"mine: ok, {mine}",
-        "sentimesh-base: ok, sentimesh-base-2",
-        "sentimesh-mini: ok, sentimesh-mini-2",
+        "sentimesh-base: ok, sentimesh-base-2.1",
+        "sentimesh-mini: ok, sentimesh-mini-2.1",
     ]
     with (store / "mine" / "tokenizer.json").open("a") as file:
         file.write(" ")
@@ -129,9 +132,9 @@ def test_verify_goes_through_all_and_names_what_is_wrong(mine: str, store: Path)
 def test_a_chosen_model_that_broke_is_stood_in_for(mine: str, store: Path) -> None:
     run("use", "mine")
     (store / "mine" / "model.onnx").write_bytes(b"")
-    assert scoring() == "sentimesh-base-2"
+    assert scoring() == "sentimesh-base-2.1"
     (store / "current").write_bytes(b"\xff")
-    assert scoring() == "sentimesh-base-2"
+    assert scoring() == "sentimesh-base-2.1"
     assert refusal("list").endswith("remove it")
 
 
@@ -160,7 +163,7 @@ async def test_a_finbert_exported_elsewhere_scores_once_its_folder_is_there(
     monkeypatch.setenv("SENTIMESH__MODEL__PRIMARY", "finbert")
     monkeypatch.setenv("SENTIMESH__MODEL__MODEL_PATH", str(exported))
     stage = build.scorer(load_settings(None), Metrics())
-    assert await scored_by(stage) == "sentimesh-base-2"
+    assert await scored_by(stage) == "sentimesh-base-2.1"
     make_tiny_bert(tmp_path / "written").rename(exported)
     version = find_model(str(exported)).version
     async for attempt in stamina.retry_context(on=AssertionError, attempts=None, timeout=None, wait_max=0.3):

@@ -28,7 +28,7 @@ def test_each_text_is_a_line_in_order() -> None:
     lines = output(run("$BTC to the moon 🚀", "", "all is lost, sell", "--model", "sentimesh-mini"))
     assert [line["text"] for line in lines] == ["$BTC to the moon 🚀", "", "all is lost, sell"]
     assert [line["label"] for line in lines] == ["positive", "neutral", "negative"]
-    assert {line["model_version"] for line in lines} == {"sentimesh-mini-2"}
+    assert {line["model_version"] for line in lines} == {"sentimesh-mini-2.1"}
     assert set(lines[0]) == {"text", "polarity", "confidence", "label", "model_version"}
     [expected] = load_model("sentimesh-mini").score(["all is lost, sell"])
     assert (lines[2]["polarity"], lines[2]["confidence"]) == (expected.polarity, expected.confidence)
@@ -36,7 +36,7 @@ def test_each_text_is_a_line_in_order() -> None:
 
 def test_the_default_model_is_base() -> None:
     [line] = output(run("gm"))
-    assert line["model_version"] == "sentimesh-base-2"
+    assert line["model_version"] == "sentimesh-base-2.1"
 
 
 def test_a_file_longer_than_a_chunk_keeps_its_order(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_standard_input_is_a_file_named_dash() -> None:
 
 def test_a_model_is_a_folder_too() -> None:
     folder = Path(__file__).parents[3] / "scorer_svc" / "models" / "sentimesh-mini"
-    assert [line["model_version"] for line in output(run("gm", "--model", str(folder)))] == ["sentimesh-mini-2"]
+    assert [line["model_version"] for line in output(run("gm", "--model", str(folder)))] == ["sentimesh-mini-2.1"]
 
 
 @pytest.mark.parametrize(
