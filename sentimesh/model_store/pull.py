@@ -79,9 +79,7 @@ def pull_local(
     with store.locked():
         copied = store.downloads(name, "local")
         try:
-            for file in files_of(folder):
-                if file != GRAPH:
-                    shutil.copyfile(folder / file, copied / file)
+            _copy_neighbours(folder, copied)
             copy_graph(graph, copied / GRAPH)
             return _store(store, copied, name, making, Origin(str(path.resolve())))
         finally:
@@ -103,6 +101,13 @@ def _located(path: Path) -> tuple[Path, Path]:
     return graph, folder
 
 
+def _copy_neighbours(source: Path, target: Path) -> None:
+    """Copy the files of a model but its graph."""
+    for file in files_of(source):
+        if file != GRAPH:
+            shutil.copyfile(source / file, target / file)
+
+
 def _store(store: ModelStore, files: Path, name: str, making: Making, origin: Origin) -> Manifest:
     """Make the folder of a model out of its files and put it in the name's place."""
     with store.new(name) as folder:
@@ -111,9 +116,7 @@ def _store(store: ModelStore, files: Path, name: str, making: Making, origin: Or
             refuse_full_disk(folder, (files / GRAPH).stat().st_size, "adding the vocabulary")
             added = len(extend_model(files, extended, load_vocabulary()).added)
             files = extended
-        for file in files_of(files):
-            if file != GRAPH:
-                shutil.copyfile(files / file, folder / file)
+        _copy_neighbours(files, folder)
         quantization = None
         if making.int8:
             quantization = quantize(files / GRAPH, folder / GRAPH)
